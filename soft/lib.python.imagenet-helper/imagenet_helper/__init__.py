@@ -1,0 +1,1 @@
+"""Image data sets, preprocessing and model recipes for MLPerf image classification."""
