@@ -1,0 +1,1 @@
+"""Run an image classifier under MLPerf's LoadGen and judge what comes out."""

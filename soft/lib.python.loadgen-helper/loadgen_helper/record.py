@@ -1,0 +1,173 @@
+"""The record of a run: all that is needed to believe its figures and to get them again.
+
+Its shape is record.schema.json; `SCHEMA_VERSION` goes up with every change that an old reader would
+not understand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imagenet_helper.files import hash_file, write_file
+
+from .advice import advise_loadgen
+from .logs import LoadgenResult, Message
+from .rules import judge, load_rules
+from .settings import VARIABLES, RunSettings
+
+if TYPE_CHECKING:
+    from imagenet_helper.model import ModelRecipe
+
+    from .accuracy import Accuracy
+    from .engines.base import Engine
+    from .run import RunOutcome
+
+SCHEMA_VERSION = 1
+
+
+def build_record(
+    *,
+    program: str,
+    outcome: RunOutcome,
+    result: LoadgenResult,
+    accuracy: Accuracy | None,
+    engine: Mapping[str, Any],
+    model: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    environ: Mapping[str, str],
+    environment: Mapping[str, Any],
+    deps: Sequence[Mapping[str, Any]],
+    start: datetime,
+) -> dict[str, Any]:
+    """The record of a finished test, as JSON holds it.
+
+    program: its name. result: `logs.read_result`. accuracy: None where it was not measured.
+    engine, model, dataset: `describe_engine`, `describe_model`, `describe_dataset`.
+    environ: the CK_ variables as the user gave them. environment:
+    `environment.describe_environment`. deps: {key, tags, version, uoa} of what CK resolved.
+    start: when the test began, with a time zone.
+    """
+    performance = result.performance
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "program": program,
+        "scenario": result.scenario,
+        "mode": result.mode,
+        "accuracy": accuracy
+        and {
+            "top1_percent": accuracy.top1_percent,
+            "top5_percent": accuracy.top5_percent,
+            "good": accuracy.good,
+            "total": accuracy.total,
+        },
+        "counts": performance
+        and {
+            "queries": performance.queries,
+            "samples": performance.samples,
+            "samples_per_query": performance.samples_per_query,
+        },
+        "latencies_ns": performance and dict(performance.latencies_ns),
+        "early_stopped_ns": performance and dict(performance.early_stopped_ns),
+        "throughput": performance
+        and {
+            "samples_per_second": performance.samples_per_second,
+            "queries_per_second": performance.queries_per_second,
+            "peak_qps": performance.peak_qps,
+        },
+        "verdicts": {
+            "loadgen": {
+                "version": result.version,
+                "valid": performance and performance.is_valid,
+                "reasons": list(performance.reasons) if performance else [],
+                "advice": advise_loadgen(result) if performance else [],
+                "errors": _list_messages(result.errors),
+                "warnings": _list_messages(result.warnings),
+            },
+            "rules_version": load_rules()["version"],
+            "rules": judge(result, accuracy, dataset, model, engine),
+        },
+        "settings": {
+            "ours": _list_settings(outcome.settings, environ),
+            "loadgen": dict(outcome.loadgen_settings),
+            "user_conf": _describe_file(outcome.settings.conf_file),
+        },
+        "engine": dict(engine),
+        "model": dict(model),
+        "dataset": dict(dataset),
+        "environment": dict(environment),
+        "deps": [dict(dep) for dep in deps],
+        "logs": [
+            {**_describe_file(path), "bytes": path.stat().st_size}
+            for path in sorted(outcome.log_dir.glob("mlperf_log_*"))
+        ],
+        "timing": {
+            "start": start.astimezone(timezone.utc).isoformat(timespec="seconds"),
+            "wall_s": outcome.wall_s,
+            "performance_s": performance and performance.duration_s,
+        },
+    }
+
+
+def write_record(record: Mapping[str, Any], path: Path) -> None:
+    """Write the record so that `path` holds all of it or what it held before."""
+    write_file(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
+
+
+def describe_engine(engine: Engine, batch: int) -> dict[str, Any]:
+    """The record's part on an engine that was opened. batch: the most samples it got at once."""
+    return {
+        "name": engine.name,
+        "version": engine.version,
+        "device": engine.device,
+        "batch": batch,
+    }
+
+
+def describe_model(recipe: ModelRecipe, sha256: str) -> dict[str, Any]:
+    """The record's part on a model. sha256: of the file that the engine read."""
+    return {
+        "name": recipe.name,
+        "weights": recipe.weights,
+        "sha256": sha256,
+        "recipe": recipe.to_dict(),
+    }
+
+
+def describe_dataset(manifest: Mapping[str, Any], used: int) -> dict[str, Any]:
+    """The record's part on a preprocessed data set. used: how many of its images, from the first.
+
+    manifest: `PreprocessedSet.manifest`.
+    """
+    return {
+        "name": manifest["dataset"],
+        "count": manifest["count"],
+        "used": used,
+        "images_sha256": manifest["images_sha256"],
+        "source_list_sha256": manifest["source_list_sha256"],
+        "recipe": dict(manifest["recipe"]),
+        "libraries": {name: manifest[name] for name in ("opencv", "pillow") if name in manifest},
+    }
+
+
+def _list_settings(settings: RunSettings, environ: Mapping[str, str]) -> dict[str, Any]:
+    listed = {}
+    for variable in VARIABLES:
+        value = getattr(settings, variable.field)
+        is_given = bool(environ.get(variable.name, "").strip())
+        listed[variable.name] = {
+            "value": value.name if isinstance(value, Path) else value,
+            "origin": "env" if is_given else "default",
+        }
+    return listed
+
+
+def _list_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    return [{"text": message.text, "count": message.count} for message in messages]
+
+
+def _describe_file(path: Path | None) -> Any:
+    return path and {"file": path.name, "sha256": hash_file(path)}

@@ -1,0 +1,52 @@
+"""The sample library: which images LoadGen has loaded, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import TYPE_CHECKING
+
+from .engines.base import Engine
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class SampleLibrary:
+    """Loads sets of samples into an engine and knows each one's row there.
+
+    images: uint8 [n, side, side, 3], by sample index; may be a memory map.
+    """
+
+    def __init__(self, images: NDArray[np.uint8], engine: Engine) -> None:
+        self._images = images
+        self._engine = engine
+        self._row_by_index: list[int] = []
+
+    def load(self, indices: Sequence[int]) -> None:
+        """Load the samples `indices`, repeated ones once.
+
+        In LoadGen's order: Offline and MultiStream then ask for neighbouring rows, which an engine
+        need not gather. LoadGen repeats the first samples of a set at its end in MultiStream.
+        """
+        loaded = list(dict.fromkeys(indices))
+        first, count = loaded[0], len(loaded)
+        is_run = loaded == list(range(first, first + count))
+        # A slice of a memory map costs no memory; picking copies.
+        self._engine.load(self._images[first : first + count] if is_run else self._images[loaded])
+        self._row_by_index = [-1] * (max(loaded) + 1)
+        for row, index in enumerate(loaded):
+            self._row_by_index[index] = row
+
+    def unload(self, indices: Sequence[int]) -> None:
+        """Let go of everything: LoadGen has one set loaded at a time."""
+        self._engine.unload()
+
+    def find_rows(self, indices: Sequence[int]) -> Sequence[int]:
+        """The engine's rows of loaded samples."""
+        if len(indices) == 1:
+            return [self._row_by_index[indices[0]]]
+        # The fastest way to look up many that Python has; of one it would give a bare number.
+        rows: tuple[int, ...] = itemgetter(*indices)(self._row_by_index)
+        return rows

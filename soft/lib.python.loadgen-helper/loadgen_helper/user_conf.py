@@ -1,0 +1,146 @@
+"""LoadGen's user.conf, read as strictly as LoadGen reads it loosely.
+
+LoadGen skips a line `key=value`, takes 15.5 for 15 where it wants a whole number, 010 for 8, and
+passes over a name that it does not know, all without a word. Here each of these is a problem.
+The grammar and the keys are those of `TestSettings::FromConfig` in test_settings_internal.cc,
+LoadGen 6.0.17.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+MODEL = "resnet50"
+"""LoadGen's name of the image classification task: whose rules mlperf.conf applies."""
+
+# Names that mlperf.conf knows: lines for another model may stand in a shared file.
+_MODELS = (
+    *("*", MODEL, "3d-unet", "bert", "deepseek-r1", "dlrm", "dlrm-v2", "gptj", "llama2-70b"),
+    *("llama3_1-405b", "llama3_1-8b", "mixtral-8x7b", "mobilenet", "pointpainting", "retinanet"),
+    *("rgat", "rnnt", "ssd-mobilenet", "ssd-resnet34", "stable-diffusion-xl", "whisper"),
+)
+_ANY = ("*", "SingleStream", "MultiStream", "Server", "Offline")
+_LATENCY = ("*", "SingleStream", "MultiStream", "Server")
+# Key: whether LoadGen takes a whole number (int) or any (float), and the scenarios that read it.
+_KEYS: dict[str, tuple[type[int] | type[float], tuple[str, ...]]] = {
+    "min_duration": (int, _ANY),
+    "max_duration": (int, _ANY),
+    "min_query_count": (int, _ANY),
+    "max_query_count": (int, _ANY),
+    "performance_issue_unique": (int, _ANY),
+    "performance_issue_same": (int, _ANY),
+    "performance_issue_same_index": (int, _ANY),
+    "sample_concatenate_permutation": (int, _ANY),
+    "accuracy_log_rng_seed": (int, _ANY),
+    "accuracy_log_sampling_target": (int, _ANY),
+    "print_timestamps": (int, _ANY),
+    "target_latency": (float, _LATENCY),
+    "target_latency_percentile": (float, _LATENCY),
+    "target_qps": (float, ("*", "Server", "Offline")),
+    "samples_per_query": (int, ("*", "MultiStream")),
+    "coalesce_queries": (int, ("*", "Server")),
+    "max_async_queries": (int, ("*", "Server")),
+}
+_ELSEWHERE = {
+    "mode": "set CK_LOADGEN_MODE instead",
+    "performance_sample_count_override": "set CK_LOADGEN_BUFFER_SIZE instead",
+    "accuracy_sample_count_override": "set CK_LOADGEN_DATASET_SIZE instead",
+    "qsl_rng_seed": "LoadGen takes its seeds from its own mlperf.conf",
+    "sample_index_rng_seed": "LoadGen takes its seeds from its own mlperf.conf",
+    "schedule_rng_seed": "LoadGen takes its seeds from its own mlperf.conf",
+    "accuracy_log_probability": "LoadGen takes it from its own mlperf.conf",
+}
+_LARGEST = 2**31 - 1  # some of LoadGen's fields are an int
+
+
+def read_user_conf(path: Path, scenario: str) -> tuple[dict[str, int | float], list[str]]:
+    """What the file at `path` sets for image classification in `scenario`, by key; and problems.
+
+    Each problem names the file and the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return {}, [f"{path}: no text file. Want lines of the form *.Offline.target_qps = 100"]
+    except OSError as error:
+        return {}, [f"{path}: {error.strerror}. CK_LOADGEN_CONF_FILE wants a user.conf"]
+    lines: dict[str, int] = {}
+    values: dict[str, int | float] = {}
+    problems = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        tokens = line.split()
+        if not tokens or tokens[0] == "#":
+            continue
+        try:
+            name, value = _parse_line(tokens, scenario)
+            if name in lines:
+                raise ValueError(f"{name} is set on line {lines[name]} already")
+            lines[name], values[name] = number, value
+        except ValueError as error:
+            problems.append(f"{path}, line {number}: {error}")
+    return _select(values, scenario), problems
+
+
+def _parse_line(tokens: list[str], scenario: str) -> tuple[str, int | float]:
+    if tokens[0].startswith("#"):
+        raise ValueError("LoadGen wants a space after the # of a comment")
+    if len(tokens) > 3 and tokens[3].startswith("#"):
+        raise ValueError("LoadGen takes a comment on a line of its own only")
+    if len(tokens) != 3 or tokens[1] != "=":
+        raise ValueError("want `model.Scenario.key = value`, with a space on either side of the =")
+    name, text = tokens[0], tokens[2]
+    model, _, rest = name.partition(".")
+    line_scenario, _, key = rest.partition(".")
+    if model not in _MODELS:
+        raise ValueError(f"no model {model!r}: want * or {MODEL}{_hint(model, _MODELS)}")
+    if line_scenario not in _ANY:
+        near = _hint(line_scenario, _ANY)
+        raise ValueError(f"no scenario {line_scenario!r}: want {', '.join(_ANY)}{near}")
+    if key in _ELSEWHERE:
+        raise ValueError(f"{key} has no effect here: {_ELSEWHERE[key]}")
+    if key not in _KEYS:
+        raise ValueError(f"LoadGen knows no key {key!r}{_hint(key, _KEYS)}")
+    kind, scenarios = _KEYS[key]
+    if line_scenario not in scenarios:
+        raise ValueError(f"LoadGen does not read {key} in {line_scenario}")
+    reader = scenario if line_scenario == "*" else line_scenario
+    if key == "target_latency" and reader == "Server":
+        kind = int  # and any number in the other scenarios
+    return name, _parse_number(key, text, kind)
+
+
+def _parse_number(key: str, text: str, kind: type[int] | type[float]) -> int | float:
+    if kind is int:
+        # LoadGen reads 010 as octal and wraps -1 round.
+        if not re.fullmatch(r"0|[1-9][0-9]*", text) or int(text) > _LARGEST:
+            raise ValueError(f"{key} = {text}: want a whole number, 0 to {_LARGEST}")
+        return int(text)
+    try:
+        value = float(text) if re.fullmatch(r"[0-9.eE+-]+", text) else math.nan
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ValueError(f"{key} = {text}: want a number above 0")
+    if key == "target_latency_percentile" and value >= 100:
+        raise ValueError(f"{key} = {text}: want per cent, below 100")
+    return value
+
+
+def _select(values: dict[str, int | float], scenario: str) -> dict[str, int | float]:
+    """The values that apply, by key; LoadGen's order of precedence, lowest first."""
+    selected: dict[str, int | float] = {}
+    for prefix in ("*.*.", f"{MODEL}.*.", f"*.{scenario}.", f"{MODEL}.{scenario}."):
+        for name, value in values.items():
+            key = name.removeprefix(prefix)
+            if name.startswith(prefix) and scenario in _KEYS[key][1]:
+                selected[key] = value
+    return selected
+
+
+def _hint(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""

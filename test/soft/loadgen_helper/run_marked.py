@@ -1,0 +1,103 @@
+"""Runs one LoadGen test over marked images with an engine that can be told to fail.
+
+python run_marked.py LOG_DIR IMAGES [FAILURE]: settings from the environment. Each image carries its
+index in its pixels and the engine answers with that, so that every answer can be checked.
+CK_MARKED_DEPTH: batches in flight; CK_MARKED_FILE_LIMIT: bytes that a file may have. Prints the
+outcome as JSON. LoadGen takes one test per process, hence a program of its own.
+"""
+
+import dataclasses
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from imagenet_helper.errors import run_main
+from loadgen_helper.engines import Engine, EngineError
+from loadgen_helper.run import run_test
+from loadgen_helper.settings import read_settings, resolve_settings
+
+
+class MarkedEngine(Engine):
+    name = "marked"
+    version = "1"
+    device = "none"
+    gives_top5 = True
+    max_batch = 64
+
+    def __init__(self, failure: str, depth: int):
+        self.failure = failure
+        self.depth = depth
+        self.batches = []
+        self.started = 0
+        self.loads = []
+        self.largest = 0
+
+    def open(self):
+        self.fail_at("open", 0)
+
+    def load(self, images):
+        self.fail_at("load", len(self.loads))
+        self.loads.append(len(images))
+        first, second = images[:, 0, 0, 0].astype(np.int32), images[:, 0, 0, 1].astype(np.int32)
+        self.labels = first * 256 + second
+
+    def unload(self):
+        self.fail_at("unload", 0)
+        self.labels = None
+
+    def enqueue(self, rows):
+        self.started += 1
+        self.largest = max(self.largest, len(rows))
+        self.fail_at("enqueue", self.started)
+        if self.failure == "interrupt" and self.started == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        if self.failure == "slow":
+            time.sleep(0.01)
+        assert len(self.batches) < self.depth
+        self.batches.append(self.labels[list(rows)])
+
+    def collect(self):
+        self.fail_at("collect", self.started)
+        labels = self.batches.pop(0)
+        if self.failure == "short" and self.started == 3:
+            labels = labels[:-1]
+        return labels[:, None] + np.arange(5, dtype=np.int32)
+
+    def close(self):
+        pass
+
+    def fail_at(self, place, count):
+        if self.failure == place and count in (0, 3):
+            raise EngineError(f"{place} failed")
+        if self.failure == f"defect-{place}" and count in (0, 3):
+            raise ZeroDivisionError(f"{place} has a defect")
+
+
+def main():
+    log_dir, count, failure = Path(sys.argv[1]), int(sys.argv[2]), (sys.argv[3:] or [""])[0]
+    if limit := os.environ.get("CK_MARKED_FILE_LIMIT"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
+    images = np.zeros((count, 2, 2, 3), np.uint8)
+    images[:, 0, 0, 0], images[:, 0, 0, 1] = np.divmod(np.arange(count), 256)
+    engine = MarkedEngine(failure, depth=int(os.environ.get("CK_MARKED_DEPTH", "1")))
+    settings = resolve_settings(read_settings(os.environ), count, engine.max_batch)
+    with engine:
+        outcome = run_test(settings, engine, images, log_dir)
+    report = {
+        "settings": dataclasses.asdict(outcome.settings),
+        "loadgen_settings": outcome.loadgen_settings,
+        "top5": None if outcome.top5 is None else outcome.top5.tolist(),
+        "loads": engine.loads,
+        "largest_batch": engine.largest,
+        "wall_s": outcome.wall_s,
+    }
+    print(json.dumps(report, default=str))
+
+
+if __name__ == "__main__":
+    run_main(main)
