@@ -1,0 +1,109 @@
+"""Write what CK needs and nobody should type: alias files, and enumerated variations.
+
+    python .ci/generate.py            write them
+    python .ci/generate.py --check    say what is not current, and exit with 1
+
+Alias files: CK finds an entry by `<module>/.cm/alias-a-<alias>` (holding its UID) and
+`alias-u-<UID>` (holding its alias). An entry's UID is the `backup_data_uid` of its
+`.cm/info.json` where it has one, else derived from its name, so that it never changes.
+
+Variations: CK knows no wildcards. A package's `enumerate` lists what to spell out:
+{"prefix": "side.", "variable": "IMAGE_SIDE", "values": [192, 224]} becomes two variations,
+`side.192` and `side.224`, that set IMAGE_SIDE (values may also be {tag: value}); variations
+that are under no prefix are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# UIDs of CK 2.6.4's own modules.
+MODULES = {
+    "docker": "88eef0cd8c43b68a",
+    "module": "032630d041b4fd8a",
+    "os": "0440cb72c2bc5cc6",
+    "package": "1dc07ee0f4742028",
+    "program": "b0ac08fe1d3c2615",
+    "script": "84e27ad9dd12e734",
+    "soft": "5e1100048ab875d7",
+}
+
+
+def read_uid(entry: Path) -> str:
+    info = entry / ".cm" / "info.json"
+    if info.exists():
+        return str(json.loads(info.read_text())["backup_data_uid"])
+    return hashlib.sha256(f"ck-mlperf:{entry.parent.name}:{entry.name}".encode()).hexdigest()[:16]
+
+
+def alias_files() -> dict[Path, str]:
+    """Every alias file of the repository, and what it must hold."""
+    files = {}
+    for module, module_uid in MODULES.items():
+        entries = sorted(meta.parent.parent for meta in ROOT.glob(f"{module}/*/.cm/meta.json"))
+        pairs = [(entry.parent / ".cm", entry.name, read_uid(entry)) for entry in entries]
+        if entries:
+            pairs.append((ROOT / ".cm", module, module_uid))
+        for folder, alias, uid in pairs:
+            files[folder / f"alias-a-{alias}"] = uid + "\n"
+            files[folder / f"alias-u-{uid}"] = alias + "\n"
+    return files
+
+
+def enumerated_metas() -> dict[Path, str]:
+    """Every package meta.json that has `enumerate`, with its variations spelt out."""
+    files = {}
+    for path in sorted(ROOT.glob("package/*/.cm/meta.json")):
+        meta = json.loads(path.read_text())
+        if "enumerate" not in meta:
+            continue
+        prefixes = tuple(rule["prefix"] for rule in meta["enumerate"])
+        kept = {k: v for k, v in meta["variations"].items() if not k.startswith(prefixes)}
+        for rule in meta["enumerate"]:
+            values = rule["values"]
+            pairs = values.items() if isinstance(values, dict) else [(v, v) for v in values]
+            for tag, value in pairs:
+                variation = {"extra_env": {rule["variable"]: str(value)}}
+                if tag == rule.get("default"):
+                    variation["on_by_default"] = "yes"
+                kept[f"{rule['prefix']}{tag}"] = variation
+        meta["variations"] = kept
+        files[path] = json.dumps(meta, indent=2) + "\n"
+    return files
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="only say what is not current")
+    check = parser.parse_args().check
+
+    aliases = alias_files()
+    wanted = aliases | enumerated_metas()
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    surplus = [
+        path
+        for folder in [ROOT, *(ROOT / module for module in MODULES)]
+        for path in folder.glob(".cm/alias-*")
+        if path not in aliases
+    ]
+    for path in stale + surplus:
+        print(f"{'not current' if check else 'written'}: {path.relative_to(ROOT)}")
+        if not check and path in wanted:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(wanted[path])
+        elif not check:
+            path.unlink()
+    if check and stale + surplus:
+        print("run: python .ci/generate.py")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""`ck run` and `ck benchmark` of the program as a user types them, on the embedded default."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+PROGRAM = "program:image-classification-tensorrt-loadgen-py"
+SCENARIOS = ["SingleStream", "MultiStream", "Server", "Offline"]
+
+
+def read_record(ck):
+    return json.loads((ck.tmp / "record.json").read_text())
+
+
+def test_default_run_is_accurate_and_says_what_it_is(ck):
+    printed = ck("run", PROGRAM, "--skip_print_timers").stdout
+    percent, good, total = re.search(
+        r"^-+\naccuracy=([\d.]+)%, good=(\d+), total=(\d+)\n-+$", printed, re.MULTILINE
+    ).groups()
+    assert total == "500"
+    assert float(percent) >= 97
+    assert float(percent) == pytest.approx(int(good) / 5)
+    record = read_record(ck)
+    assert record["engine"]["name"] == "onnxruntime-cpu"
+    assert record["dataset"]["name"] == "digits"
+    assert record["model"]["name"] == "digits"
+    about = (ck.tmp / "report.txt").read_text().splitlines()[0]
+    assert "digits" in about
+    assert "not ImageNet" in about
+    assert "not TensorRT" in about
+    assert (ck.tmp / "mlperf_log_summary.txt").exists()
+    assert (ck.tmp / "mlperf_log_detail.txt").exists()
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_performance_run(ck, scenario):
+    flags = {"CK_LOADGEN_SCENARIO": scenario, "CK_LOADGEN_MODE": "PerformanceOnly"}
+    flags |= {"CK_LOADGEN_DURATION": "1"}
+    if scenario == "Server":
+        flags |= {"CK_LOADGEN_TARGET_QPS": "50"}
+    printed = ck("run", PROGRAM, *(f"--env.{k}={v}" for k, v in flags.items())).stdout
+    assert "LATENCIES (in nanoseconds and fps)" in printed
+    for line in ("min", "median", "average", "90 percentile", "max"):
+        assert re.search(rf"\b{line}\b", printed), line
+    record = read_record(ck)
+    assert record["scenario"] == scenario
+    assert record["accuracy"] is None
+    latencies = record["latencies_ns"]
+    assert 0 < latencies["min"] <= latencies["p50"] <= latencies["p99"] <= latencies["max"]
+    official = [v for v in record["verdicts"]["rules"] if v["valid"]]
+    assert not official, "digits can never meet MLPerf's rules"
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_accuracy_is_the_same_in_every_scenario(ck, scenario):
+    ck("run", PROGRAM, f"--env.CK_LOADGEN_SCENARIO={scenario}", "--env.CK_BATCH_SIZE=7",
+       "--env.CK_LOADGEN_BUFFER_SIZE=64")  # fmt: skip
+    record = read_record(ck)
+    assert record["accuracy"]["total"] == 500
+    assert record["accuracy"]["top1_percent"] >= 97
+    assert record["accuracy"]["top5_percent"] >= record["accuracy"]["top1_percent"]
+
+
+def test_submission_run_gives_accuracy_and_latencies(ck):
+    ck("run", PROGRAM, "--env.CK_LOADGEN_MODE=SubmissionRun", "--env.CK_LOADGEN_DURATION=1")
+    record = read_record(ck)
+    assert record["accuracy"]["total"] == 500
+    assert record["latencies_ns"]["p50"] > 0
+
+
+def test_run_with_the_flags_of_2019(ck):
+    """Word for word, with a model that is there in place of the plan."""
+    conf = ck.root / "program" / "image-classification-tensorrt-loadgen-py" / "user.conf"
+    flags = [
+        "--skip_print_timers",
+        "--env.CK_SILENT_MODE",
+        "--env.CK_LOADGEN_MODE=AccuracyOnly",
+        "--env.CK_LOADGEN_SCENARIO=MultiStream",
+        "--env.CK_LOADGEN_MULTISTREAMNESS=32",
+        "--env.CK_BATCH_SIZE=32",
+        "--env.CK_LOADGEN_DATASET_SIZE=500",
+        "--env.CK_LOADGEN_BUFFER_SIZE=500",
+        f"--env.CK_LOADGEN_CONF_FILE={conf}",
+    ]
+    ck("run", PROGRAM, *flags, "--dep_add_tags.weights=model,onnx,digits")
+    record = read_record(ck)
+    assert record["accuracy"]["total"] == 500
+    assert record["settings"]["loadgen"]["multi_stream_samples_per_query"] == 32
+
+    plan = "--dep_add_tags.weights=model,tensorrt,resnet,converted-from-onnx,fp32,maxbatch.32"
+    failed = ck("run", PROGRAM, *flags, plan, code=2)
+    assert "no TensorRT plan" in failed.stderr
+    assert "ck install package --tags=model,onnx,resnet,resnet50" in failed.stderr
+    assert not (ck.tmp / "record.json").exists()
+
+
+BENCHMARK_2019 = [
+    "--repetitions=1", "--env.CK_SILENT_MODE",
+    "--env.CK_LOADGEN_MODE=PerformanceOnly", "--env.CK_LOADGEN_SCENARIO=MultiStream",
+    "--env.CK_LOADGEN_MULTISTREAMNESS=30", "--env.CK_BATCH_SIZE=30",
+    "--env.CK_LOADGEN_COUNT_OVERRIDE=1440", "--env.CK_LOADGEN_DATASET_SIZE=500",
+    "--env.CK_LOADGEN_BUFFER_SIZE=1024", "--dep_add_tags.weights=model,onnx,digits",
+    "--record", "--record_repo=local",
+    "--record_uoa=mlperf.closed.image-classification.onnx.digits.multistream.performance",
+    "--tags=mlperf,closed,image-classification,onnx,digits,multistream,performance",
+    "--skip_print_timers", "--skip_stat_analysis", "--process_multi_keys", "--sleep=0",
+]  # fmt: skip
+
+
+def read_points(ck, name: str) -> list[dict]:
+    files = sorted((ck.experiments / name).glob("ckp-*.0001.json"))
+    return [json.loads(path.read_text())["characteristics_list"][0]["run"] for path in files]
+
+
+def test_benchmark_records_a_point_that_meets_the_schema(ck, repository: Path):
+    ck("benchmark", PROGRAM, *BENCHMARK_2019)
+    name = next(f for f in BENCHMARK_2019 if f.startswith("--record_uoa="))[len("--record_uoa=") :]
+    (point,) = read_points(ck, name)
+    schema = json.loads(
+        (
+            repository / "soft/lib.python.loadgen-helper/loadgen_helper/record.schema.json"
+        ).read_text()
+    )
+    record = read_record(ck)
+    jsonschema.validate(record, schema)
+    assert {key: point[key] for key in record} == record
+    assert record["settings"]["loadgen"]["min_query_count"] == 1440
+    keys = {dep["key"] for dep in record["deps"]}
+    assert {"weights", "images", "python", "lib-python-loadgen", "engine"} <= keys
+    (weights,) = [dep for dep in record["deps"] if dep["key"] == "weights"]
+    assert {"model", "onnx", "digits"} <= set(weights["tags"])
+    tags = json.loads((ck.experiments / name / ".cm" / "meta.json").read_text())["tags"]
+    assert "multistream" in tags
+
+
+def test_second_benchmark_adds_a_point(ck):
+    flags = [f for f in BENCHMARK_2019 if not f.startswith("--record_uoa")]
+    for _ in range(2):
+        ck("benchmark", PROGRAM, *flags, "--record_uoa=two-points", "--env.CK_LOADGEN_DURATION=0.2")
+    assert len(read_points(ck, "two-points")) == 2

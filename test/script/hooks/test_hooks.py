@@ -1,0 +1,80 @@
+"""The hooks' own rules; `test/program/` runs them under the real CK."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import ck_hooks
+import custom
+import pytest
+import run_program
+
+
+def test_steps_are_filled_in_and_optional_parts_left_out():
+    step = ["-m", "tool", "${URL}", ["--mirror", "${MIRROR}"], ["--file", "${FILE}"]]
+    values = {"URL": "http://x/?a=1&b=$(2)", "MIRROR": "", "FILE": "/a b"}
+    assert custom.expand(step, values) == ["-m", "tool", "http://x/?a=1&b=$(2)", "--file", "/a b"]
+
+
+def test_a_step_with_an_unknown_name_is_an_error():
+    with pytest.raises(KeyError):
+        custom.expand(["${NOT_THERE}"], {})
+
+
+def step_input(tmp_path, steps):
+    python = {"dict": {"customize": {"full_path": sys.executable}}}
+    return {
+        "install_path": str(tmp_path / "installed"),
+        "path_original_package": str(tmp_path),
+        "customize": {"steps": steps},
+        "new_env": {"WHAT": "done"},
+        "deps": {"python": python},
+    }
+
+
+def test_steps_run_without_a_shell(tmp_path):
+    code = "import sys; open(sys.argv[1], 'w').write(sys.argv[2])"
+    steps = [["-c", code, "${INSTALL_DIR}/out", "${WHAT}; touch $$HOME/x"]]
+    assert custom.setup(step_input(tmp_path, steps)) == {"return": 0}
+    assert (tmp_path / "installed" / "out").read_text() == "done; touch $HOME/x"
+
+
+def test_a_failed_step_ends_the_command_with_its_code(tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        custom.setup(step_input(tmp_path, [["-c", "raise SystemExit(7)"], ["-c", "1/0"]]))
+    assert ended.value.code == 7
+
+
+@pytest.mark.parametrize("value", ["$HOME", "a;b", "a&b", "`id`", "'", '"', "a\nb", "(x)"])
+def test_values_for_a_shell_are_refused(value, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run_program.check_plain({"CK_LOADGEN_CONF_FILE": value})
+    assert ended.value.code == 2
+    assert "CK_LOADGEN_CONF_FILE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["", "/a/b-c_d.conf", "1,2", "1e-3", "a b"])
+def test_plain_values_pass(value):
+    run_program.check_plain({"CK_LOADGEN_CONF_FILE": value})
+
+
+def test_stale_results_are_removed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("job.json", "record.json", "failure.json", "report.txt", "mlperf_log_detail.txt"):
+        (tmp_path / name).write_text("old")
+    (tmp_path / "kept.txt").write_text("mine")
+    run_program.remove_stale_results()
+    assert os.listdir(tmp_path) == ["kept.txt"]
+
+
+def test_a_program_that_said_nothing_was_killed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        run_program.ck_postprocess({})
+    assert ended.value.code == 1
+    assert "killed" in capsys.readouterr().err
+
+
+def test_repository_is_found_from_the_hooks(repository):
+    assert os.path.samefile(ck_hooks.REPOSITORY, repository)
