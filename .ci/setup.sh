@@ -1,0 +1,57 @@
+#!/bin/sh
+# Makes the virtual environment and registers this repository with CK. Called by the Makefile.
+set -eu
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "error: $*"; exit 2; }
+pip() { .venv/bin/python -m pip --disable-pip-version-check -q "$@"; }
+
+install() {
+    case $PWD in *[!A-Za-z0-9_./+,@=-]*)
+        die "the path of this checkout, '$PWD', has a character that CK's scripts cannot carry (a space, say); move the checkout to a plain path" ;;
+    esac
+    "$PYTHON" - <<'END' || exit 2
+import sys
+if not (3, 10) <= sys.version_info[:2] <= (3, 13):
+    sys.exit("error: %s is Python %s; 3.10 to 3.13 are supported: make PYTHON=python3.12 ..." % (sys.executable, sys.version.split()[0]))
+try:
+    import ensurepip, venv
+except ImportError:
+    sys.exit("error: Python's venv module is missing; on Debian or Ubuntu: sudo apt-get install python3-venv")
+END
+    mkdir -p .ck
+    wanted=$("$PYTHON" -c 'import sys; print(sys.version.split()[0])')
+    if [ "$(.venv/bin/python -c 'import sys; print(sys.version.split()[0])' 2>/dev/null)" != "$wanted" ]; then
+        say "Making a virtual environment with Python $wanted in .venv ..."
+        rm -rf .venv .ck/repos .ck/tools
+        "$PYTHON" -m venv .venv
+    fi
+    say "Installing CK, LoadGen and ONNX Runtime into .venv ..."
+    # CK 2.6.4 builds from its sdist by importing itself, and imports `imp`, which Python 3.12 removed.
+    pip install setuptools wheel 'zombie-imp; python_version >= "3.12"' -r requirements.txt
+    pip install --no-build-isolation ck==2.6.4
+    touch .ck/installed
+}
+
+register() {
+    mkdir -p "$CK_REPOS" "$CK_TOOLS"
+    ln -sfn "$PWD" "$CK_REPOS/ck-mlperf"
+    quietly ck set kernel --var.check_missing_modules=no --var.skip_repo_requirements=yes
+    ck find repo:ck-mlperf >/dev/null 2>&1 || quietly ck import repo --path="$CK_REPOS/ck-mlperf" --quiet
+    touch .ck/registered
+}
+
+quietly() { # CK says what went wrong on stdout, among much else
+    out=$("$@" 2>&1 </dev/null) || { say "$out"; die "'$*' failed"; }
+}
+
+case ${1:-run} in
+    run) # what `make run` does, for who has no make
+        CK_REPOS=$PWD/.ck/repos CK_TOOLS=$PWD/.ck/tools PATH=$PWD/.venv/bin:$PATH
+        PYTHON=${PYTHON:-python3}
+        export CK_REPOS CK_TOOLS PATH PYTHON
+        install; register; sh .ci/first-run.sh ;;
+    install) install ;;
+    install-test) pip install -r requirements-test.txt; touch .ck/test-installed ;;
+    register) register ;;
+esac

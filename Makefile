@@ -1,0 +1,53 @@
+# Everything below stays inside the checkout: a virtual environment in .venv, CK's own home in .ck.
+PYTHON ?= python3
+HERE := $(CURDIR)
+BIN := $(HERE)/.venv/bin
+LOGS := $(HERE)/.ck/log
+PROGRAM := program:image-classification-tensorrt-loadgen-py
+HELPERS := $(HERE)/soft/lib.python.imagenet-helper:$(HERE)/soft/lib.python.loadgen-helper
+TMP := program/image-classification-tensorrt-loadgen-py/tmp
+
+# CK takes its folders from the environment; PIP_*, XDG_* keep pip's and pooch's caches here too.
+export CK_REPOS := $(HERE)/.ck/repos
+export CK_TOOLS := $(HERE)/.ck/tools
+export PIP_CACHE_DIR := $(HERE)/.ck/cache/pip
+export XDG_CACHE_HOME := $(HERE)/.ck/cache
+export PATH := $(BIN):$(PATH)
+unexport CK_LOCAL_REPO CK_ROOT CK_CFG PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+.PHONY: run test test-all setup ck-env lint clean bench-harness bench-run bench-preprocess bench-ck
+.DEFAULT_GOAL := run
+
+run: setup
+	@sh .ci/first-run.sh
+
+test: setup .ck/test-installed
+	@$(BIN)/python .ci/generate.py --check
+	@$(MAKE) -s lint
+	@$(BIN)/python -m pytest
+
+test-all: setup .ck/test-installed
+	@$(BIN)/nox $(SESSIONS) -- $(ARGS)
+
+lint:
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+setup: .ck/registered
+
+ck-env: setup
+	@echo 'export CK_REPOS="$(CK_REPOS)" CK_TOOLS="$(CK_TOOLS)" PATH="$(BIN):$$PATH"; unset CK_LOCAL_REPO CK_ROOT CK_CFG PYTHONPATH PYTHONHOME'
+
+.ck/installed: requirements.txt .ci/setup.sh
+	@PYTHON="$(PYTHON)" sh .ci/setup.sh install
+.ck/registered: .ck/installed .ckr.json
+	@sh .ci/setup.sh register
+.ck/test-installed: .ck/installed requirements-test.txt
+	@sh .ci/setup.sh install-test
+
+bench-harness bench-run bench-preprocess bench-ck: bench-%: setup
+	@PYTHONPATH=$(HELPERS) $(BIN)/python bench/$*.py
+
+clean:
+	rm -rf .venv .ck $(TMP)
