@@ -32,6 +32,9 @@ RANDOM = "random"
 # CK writes values into a bash script, in double quotes at most.
 PLAIN = re.compile(r"[\w./:,=+@%~ -]*")
 
+# What CK 2.6.4 takes as the name of an entry.
+ENTRY_NAME = re.compile(r"[A-Za-z0-9_@.' -]+")
+
 
 def ck_preprocess(i):
     from imagenet_helper.errors import UserError
@@ -40,6 +43,7 @@ def ck_preprocess(i):
     ck_hooks.make_writes_whole()
     ck_hooks.remove_half_made_experiments(i["ck_kernel"].work["dir_local_repo"])
     remove_stale_results()
+    check_recording(sys.argv)
     environment = {name: str(i["env"][name]) for name in i["env"] if name.startswith("CK_")}
     check_plain(environment)
     try:
@@ -108,6 +112,19 @@ def check_plain(environment):
             ck_hooks.fail(
                 f"{name}='{path}' has a space, with which CK's scripts silently do nothing; "
                 "move it to a path without one"
+            )
+
+
+def check_recording(arguments):
+    """Refuse a recording under a name that CK refuses, which it does after the run."""
+    if os.path.basename(arguments[0]) != "ck" or "benchmark" not in arguments:
+        return
+    flags = dict(flag[2:].partition("=")[::2] for flag in arguments if flag.startswith("--"))
+    if flags.get("record", "no") in ("", "yes"):
+        name = flags.get("record_uoa", "").rpartition(":")[2]
+        if not ENTRY_NAME.fullmatch(name):
+            ck_hooks.fail(
+                f"--record wants --record_uoa=NAME, of letters, digits and _ @ . ' -, not {name!r}"
             )
 
 

@@ -55,6 +55,11 @@ def test_a_value_that_bash_would_read_is_refused(ck, command):
     assert not (ck.tmp / "hacked").exists()
 
 
+def test_a_recording_without_a_name_is_refused_before_the_run(ck):
+    process = ck("benchmark", PROGRAM, "--record", "--record_repo=local", "--sleep=0", code=2)
+    assert_failed(ck, process, "--record_uoa=NAME")
+
+
 def test_more_images_than_there_are(ck, command):
     process = ck(*command, "--env.CK_LOADGEN_DATASET_SIZE=501", code=2)
     assert_failed(ck, process, "501", "500")

@@ -78,3 +78,37 @@ def test_a_program_that_said_nothing_was_killed(tmp_path, monkeypatch, capsys):
 
 def test_repository_is_found_from_the_hooks(repository):
     assert os.path.samefile(ck_hooks.REPOSITORY, repository)
+
+
+def benchmark(*flags: str) -> list[str]:
+    return ["/bin/ck", "benchmark", "program:image-classification-tensorrt-loadgen-py", *flags]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--record"],
+        ["--record", "--record_uoa="],
+        ["--record=yes", "--record_uoa=a/b"],
+        ["--record", "--record_uoa=sweep,1"],
+    ],
+)
+def test_a_recording_without_a_name_that_ck_takes_is_refused(flags, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run_program.check_recording(benchmark(*flags))
+    assert ended.value.code == 2
+    assert "--record_uoa=NAME" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        benchmark("--record", "--record_uoa=mlperf.closed.resnet-50", "--record_repo=local"),
+        benchmark("--record", "--record_uoa=local:experiment:sweep"),
+        benchmark("--record_uoa=unused/name"),
+        ["/bin/ck", "run", "program:x", "--record"],
+        ["script.py"],
+    ],
+)
+def test_other_commands_pass(arguments):
+    run_program.check_recording(arguments)
