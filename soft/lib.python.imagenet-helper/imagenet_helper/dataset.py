@@ -40,7 +40,7 @@ def read_image_list(
     path = labels_file or _find_labels_file(folder)
     listed = parse_labels(path, classes)
     names = [name for name, _ in listed]
-    present = {entry.name for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES}
+    present = _find_images(folder)
     unlabelled = sorted(present.difference(names))
     missing = [name for name in names if name not in present]
     if path.name.endswith(OFFICIAL_FILE) and present and not unlabelled:
@@ -59,6 +59,24 @@ def read_image_list(
             "or restore the missing ones"
         )
     return listed
+
+
+def list_unlabelled(folder: Path) -> list[tuple[str, int]]:
+    """The images of `folder`, sorted by name, whose labels are not known: [(file name, 0)].
+
+    For calibration, which needs no labels. Raises UserError where there is no image, or where a
+    name has a space, which a labels file cannot hold.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder of images")
+    names = sorted(_find_images(folder))
+    if not names:
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise UserError(f"{folder}: no images ({suffixes}) in it. Give the folder that holds them")
+    spaced = [name for name in names if name.split() != [name]]
+    if spaced:
+        raise UserError(f"{folder}: {spaced[0]!r} has a space in its name. Rename such images")
+    return [(name, 0) for name in names]
 
 
 def parse_labels(path: Path, classes: int = DATASET_CLASSES["imagenet"]) -> list[tuple[str, int]]:
@@ -109,6 +127,10 @@ def hash_image_list(listed: Sequence[tuple[str, int]]) -> str:
 def is_plain_name(name: str) -> bool:
     """Whether `name` names a file in the very folder that it is looked up in."""
     return name not in ("", ".", "..") and not set(name) & set("/\\\0")
+
+
+def _find_images(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES}
 
 
 def _find_labels_file(folder: Path) -> Path:

@@ -58,6 +58,8 @@ KEYS = (
     "max_batch",
     "weights",
 )
+# Only in the recipe of a file that `imagenet_helper.convert` made; plain JSON.
+OPTIONAL_KEY = "conversion"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +88,8 @@ class ModelRecipe:
     0 is 'background', as in MLPerf's models of 1001 classes).
     max_batch: the most images in one batch, None where any number is fine; where the ONNX file
     fixes the batch, that size.
+    conversion: how `imagenet_helper.convert` made the file: source_sha256, precision, input,
+    output, calibration (images_sha256, count, method, or None), libraries; None for other files.
     """
 
     name: str
@@ -100,12 +104,16 @@ class ModelRecipe:
     max_batch: int | None
     weights: str
     format: int = FORMAT
+    conversion: Mapping[str, Any] | None = dataclasses.field(default=None, hash=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as JSON holds it, complete."""
+        """The recipe as JSON holds it, complete; without `conversion` where that is None."""
         data = dataclasses.asdict(self)
         data["mean"], data["scale"] = list(self.mean), list(self.scale)
-        return {key: data[key] for key in dict.fromkeys(key.split(".")[0] for key in KEYS)}
+        keys = dict.fromkeys(key.split(".")[0] for key in KEYS)
+        if self.conversion is not None:
+            keys[OPTIONAL_KEY] = None
+        return {key: data[key] for key in keys}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelRecipe:
@@ -222,11 +230,11 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: want one JSON object")
     stated: dict[str, Any] = {}
     for key, value in data.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and key != OPTIONAL_KEY:
             stated.update({f"{key}.{inner}": inner_value for inner, inner_value in value.items()})
         else:
             stated[key] = value
-    unknown = [key for key in stated if key not in KEYS]
+    unknown = [key for key in stated if key not in (*KEYS, OPTIONAL_KEY)]
     if unknown:
         raise UserError(f"{path}: unknown {', '.join(unknown)}. Known: {', '.join(KEYS)}")
     for key, value in stated.items():
@@ -249,6 +257,8 @@ def _describe_wish(key: str, value: Any) -> str | None:
         return None if is_count else "a whole number, 1 or more"
     if key == "max_batch":
         return None if is_count or value is None else "a whole number, 1 or more, or null"
+    if key == OPTIONAL_KEY:
+        return None if isinstance(value, dict) or value is None else "an object, or null"
     if key in ("mean", "scale"):
         fits = isinstance(value, list) and len(value) == 3 and all(map(_is_finite, value))
         if key == "scale" and fits:

@@ -39,6 +39,7 @@ from .dataset import (
     MAP_FILE,
     format_labels,
     hash_image_list,
+    list_unlabelled,
     parse_labels,
     read_image_list,
 )
@@ -69,7 +70,8 @@ class PreprocessedSet:
     names: the n source files' names.
     manifest: format, dataset, count, recipe, images_sha256 (see `hash_rows`), labels_sha256 (of
     val_map.txt), source_list_sha256 (of the whole source list), source_count, source_files_sha256
-    (names, sizes and times of the source files), opencv and, where it was used, pillow (versions).
+    (names, sizes and times of the source files), opencv and, where it was used, pillow (versions);
+    labelled: false where the labels mean nothing.
     """
 
     images: npt.NDArray[np.uint8]
@@ -134,9 +136,11 @@ def preprocess(
     first: int | None = None,
     workers: int | None = None,
     show_progress: bool = False,
+    labelled: bool = True,
 ) -> PreprocessedSet:
     """Preprocess the images of `source`, or the `first` so many, into the folder `output`.
 
+    labelled: False takes every image there as one without a label, for calibration.
     workers: processes, by default one for each core that this process may use; the result does not
     depend on it. What is there already and still right is not made again.
     Raises UserError on images or labels that are missing or damaged, on a full disk, and where
@@ -144,7 +148,10 @@ def preprocess(
     """
     if source.resolve() == output.resolve():
         raise UserError(f"{output}: the output cannot be the folder of the images")
-    listed = read_image_list(source, labels_file, DATASET_CLASSES[dataset])
+    if labelled:
+        listed = read_image_list(source, labels_file, DATASET_CLASSES[dataset])
+    else:
+        listed = list_unlabelled(source)
     kept = listed[:first]
     if first is not None and not 1 <= first <= len(listed):
         raise UserError(f"first {first} images wanted: {source} has {len(listed)}")
@@ -157,6 +164,7 @@ def preprocess(
         "labels_sha256": hash_image_list(kept),
         "source_list_sha256": hash_image_list(listed),
         "source_count": len(listed),
+        **({} if labelled else {"labelled": False}),
         **library_versions(recipe),
     }
     manifest = {
@@ -457,6 +465,7 @@ def main() -> None:
     add = parser.add_argument
     add("--source", type=Path, required=True, help="folder of images")
     add("--labels", type=Path, help="lines `name label`; default: val_map.txt or val.txt there")
+    add("--unlabelled", action="store_true", help="the images have no labels: for calibration only")
     add("--output", type=Path, required=True, help="folder to make")
     add("--dataset", choices=sorted(DATASET_CLASSES), default="imagenet")
     add("--side", type=int, default=default.side, help="pixels, default %(default)s")
@@ -467,6 +476,8 @@ def main() -> None:
     add("--first", type=int, metavar="N", help="only the first N images of the list")
     add("--workers", type=int, metavar="N", help="processes, default: usable cores")
     options = parser.parse_args()
+    if options.unlabelled and options.labels:
+        raise UserError("--unlabelled and --labels: want one of them")
     if options.workers is not None and options.workers < 1:
         raise UserError(f"--workers {options.workers}: want 1 or more")
     made = preprocess(
@@ -480,6 +491,7 @@ def main() -> None:
         first=options.first,
         workers=options.workers,
         show_progress=True,
+        labelled=not options.unlabelled,
     )
     count, height, width, _ = made.images.shape
     print(f"{options.output}: {count} images of {width} x {height}")

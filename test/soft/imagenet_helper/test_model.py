@@ -10,7 +10,7 @@ import pytest
 from imagenet_helper.dataset import DATASET_CLASSES
 from imagenet_helper.errors import UserError
 from imagenet_helper.files import hash_file
-from imagenet_helper.model import load_model_recipe, normalise
+from imagenet_helper.model import ModelRecipe, load_model_recipe, normalise
 from imagenet_helper.recipe import ImageRecipe
 from onnx import TensorProto, helper, numpy_helper
 
@@ -91,6 +91,33 @@ def test_a_complete_recipe_loads_to_itself(model):
     recipe = load_model_recipe(model)
     model.with_suffix(".json").write_text(json.dumps(recipe.to_dict()))
     assert load_model_recipe(model) == recipe
+
+
+def test_how_a_file_was_converted_is_kept(model):
+    conversion = {
+        "source_sha256": "0" * 64,
+        "calibration": {"count": 3},
+        "libraries": {"onnx": "1"},
+    }
+    write_recipe(model, conversion=conversion)
+    recipe = load_model_recipe(model)
+    assert recipe.conversion == conversion
+    assert list(recipe.to_dict())[-1] == "conversion"
+    assert recipe.to_dict()["conversion"] == conversion
+    assert ModelRecipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+    model.with_suffix(".json").write_text(json.dumps(recipe.to_dict()))
+    assert load_model_recipe(model) == recipe
+
+
+def test_no_conversion_is_not_written(model):
+    (path := model.with_suffix(".json")).write_text(json.dumps(REST | {"conversion": None}))
+    recipe = load_model_recipe(model)
+    assert recipe.conversion is None
+    assert "conversion" not in recipe.to_dict()
+    path.unlink()
+    with pytest.raises(UserError) as error:
+        load_model_recipe(model)
+    assert '"conversion"' not in str(error.value)
 
 
 @pytest.mark.parametrize(("classes", "offset"), [(1000, 0), (1001, 1)])
@@ -239,6 +266,8 @@ def test_what_is_missing_is_listed_with_a_template(model):
         {"image": REST["image"] | {"resize": 256}},
         {"image": REST["image"] | {"interpolation": []}},
         {"input": {"layout": "NCWH"}},
+        {"conversion": "fp16"},
+        {"conversion": ["fp16"]},
     ],
 )
 def test_a_bad_value_is_an_error_that_names_the_json(model, changes):
