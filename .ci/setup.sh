@@ -52,6 +52,11 @@ case ${1:-run} in
         export CK_REPOS CK_TOOLS PATH PYTHON
         install; register; sh .ci/first-run.sh ;;
     install) install ;;
-    install-test) pip install -r requirements-test.txt; touch .ck/test-installed ;;
+    install-test)
+        pip install -r requirements-test.txt
+        # Types for mypy, without the library that they describe.
+        pip install --no-deps tensorrt-stubs==10.13.0.35.1
+        .venv/bin/python .ci/tensorrt_stubs.py
+        touch .ck/test-installed ;;
     register) register ;;
 esac

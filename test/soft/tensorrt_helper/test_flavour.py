@@ -1,0 +1,291 @@
+"""Flavours: what is told to which version, and what the user is told.
+
+TensorRT for RTX is the real one. TensorRT itself cannot be installed where these tests run: a
+stand-in with the names that each version has shows that the calls are the documented ones.
+"""
+
+import hashlib
+import json
+import sys
+
+import pytest
+from imagenet_helper.errors import UserError
+from tensorrt_helper.build import build_plan
+from tensorrt_helper.flavour import (
+    Flavour,
+    IoTensor,
+    find_version,
+    load_flavour,
+)
+from tensorrt_helper.gpu import find_gpus
+from tensorrt_helper.plan import read_sidecar
+
+A100 = ("NVIDIA A100-SXM4-80GB", "8.0")
+GTX_1080 = ("NVIDIA GeForce GTX 1080", "6.1")
+
+
+@pytest.fixture
+def build_fake(fake_tensorrt, make_request, set_gpus):
+    """build_fake('10.13.0.35', precision='fp16'): what the stand-in was told, and the sidecar."""
+
+    def build(version, gpu=A100, **changes):
+        if find_version("tensorrt") != version:
+            fake_tensorrt(version)
+        set_gpus(gpu)
+        request = make_request(flavour="tensorrt", **changes)
+        build_plan(request, lambda line: None)
+        calls = json.loads(request.output.read_bytes()[4:])
+        return {name: values for name, *values in calls}, read_sidecar(request.output)
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("version", "precision", "network", "flags"),
+    [
+        ("8.6.1", "fp32", 1, []),  # 1 << EXPLICIT_BATCH
+        ("8.6.1", "tf32", 1, ["TF32"]),
+        ("8.6.1", "fp16", 1, ["FP16", "PREFER_PRECISION_CONSTRAINTS", "TF32"]),
+        ("8.6.1", "int8", 1, ["INT8", "TF32"]),
+        ("10.13.0.35", "fp32", 2, []),  # 1 << STRONGLY_TYPED
+        ("10.13.0.35", "tf32", 2, ["TF32"]),
+        ("10.13.0.35", "fp16", 2, ["TF32"]),
+        ("10.13.0.35", "int8", 2, ["TF32"]),
+        ("11.3.0.12", "fp32", 0, []),
+        ("11.3.0.12", "int8", 0, ["TF32"]),
+    ],
+)
+def test_flags_of_each_version(build_fake, version, precision, network, flags):
+    calls, sidecar = build_fake(version, precision=precision)
+    assert calls["network"] == [network]
+    assert calls["flags"] == [flags]
+    assert sorted(sidecar.key.options["flags"]) == flags
+    assert sidecar.key.options["typing"] == ("weak" if version.startswith("8") else "strong")
+    assert calls["shapes"] == ["images", [1, 8, 8, 3], [4, 8, 8, 3], [4, 8, 8, 3]]
+    assert sidecar.key.gpu == {"name": A100[0], "compute_capability": A100[1]}
+    assert sidecar.build["layers"] == {"Layers": [{"Name": "convolution"}]}
+    assert [tensor.dtype for tensor in sidecar.inputs + sidecar.outputs] == ["uint8", "int32"]
+
+
+def test_weakly_typed_fp16_keeps_what_is_float32(build_fake):
+    calls, _ = build_fake("8.6.1", precision="fp16")
+    # Cast, constant, convolution in half, softmax in float, top-k of integers
+    assert calls["asked"] == [[[], [], [], [["precision", "FLOAT"], ["output", "FLOAT"]], []]]
+    calls, _ = build_fake("8.6.1", precision="int8")
+    assert calls["asked"] == [[[]] * 5]
+
+
+def test_workspace_is_limited(build_fake):
+    calls, sidecar = build_fake("10.13.0.35", workspace_bytes=1 << 30)
+    assert calls["pool"] == ["WORKSPACE", 1 << 30]
+    assert sidecar.key.options["workspace_bytes"] == 1 << 30
+
+
+def test_log_keeps_warnings_whole_and_information_short(build_fake):
+    _, sidecar = build_fake("10.13.0.35")
+    log = sidecar.build["log"]
+    assert "WARNING: a warning " + "w" * 3000 in log
+    assert sum(line.startswith("INFO: ") for line in log) == 200
+    assert "NOTE: 800 lines of information left out" in log
+    assert "INFO: line 0" in log
+    assert "INFO: line 999" in log
+    assert not any("never kept" in line for line in log)
+
+
+def test_timings_are_kept_between_builds(build_fake, tmp_path):
+    cache = tmp_path / "plans" / "timing-tensorrt-10.13.0.35-NVIDIA-A100-SXM4-80GB-8.0.cache"
+    calls, sidecar = build_fake("10.13.0.35")
+    assert calls["timings"] == [[], False]
+    assert sidecar.build["timing_cache"] == str(cache)
+    calls, _ = build_fake("10.13.0.35", max_batch=8)
+    assert calls["timings"] == [["timing 0"], False]
+    calls, _ = build_fake("10.13.0.35", max_batch=16)
+    assert calls["timings"] == [["timing 0", "timing 1"], False]
+
+
+@pytest.mark.parametrize("spoil", ["cut", "flip", "foreign", "refused"])
+def test_damaged_timings_are_made_anew(build_fake, tmp_path, spoil):
+    cache = tmp_path / "kept" / "timings"
+    build_fake("11.3.0.12", timing_cache=cache)
+    good = cache.read_bytes()
+    refused = b'["another GPU"]'
+    spoilt = {
+        "cut": good[:-3],
+        "flip": good.replace(b"timing 0", b"timing 1"),
+        "foreign": b"hello",
+        "refused": good[:31] + hashlib.sha256(refused).digest() + refused,
+    }[spoil]
+    cache.write_bytes(spoilt)
+    calls, sidecar = build_fake("11.3.0.12", timing_cache=cache, max_batch=8)
+    assert calls["timings"] == [[], False]  # nothing of it is used
+    notes = [line for line in sidecar.build["log"] if line.startswith("NOTE: timing cache")]
+    assert len(notes) == 1
+    assert str(cache) in notes[0]
+    assert ("refuses" if spoil == "refused" else "is damaged") in notes[0]
+    assert "made anew" in notes[0]
+    if spoil != "refused":  # what was written is whole again
+        assert cache.read_bytes() == good
+
+
+def test_timings_of_another_build_are_kept_too(fake_tensorrt):
+    fake_tensorrt("10.13.0.35")
+    flavour = load_flavour("tensorrt")
+    config = flavour.trt.Builder(flavour.log).create_builder_config()
+    assert flavour.use_timing_cache(config, b'["ours"]')
+    assert json.loads(flavour.read_timing_cache(config, b"")) == ["ours"]
+    assert json.loads(flavour.read_timing_cache(config, b'["theirs"]')) == ["ours", "theirs"]
+
+
+def test_running_goes_by_tensor_names(fake_tensorrt):
+    fake_tensorrt("8.6.1")
+    flavour = load_flavour("tensorrt")
+    engine = flavour.deserialise(b"ptrt")
+    assert flavour.list_tensors(engine) == [
+        IoTensor("images", True, "uint8", (-1, 8, 8, 3)),
+        IoTensor("class", False, "int32", (-1,)),
+    ]
+    context = flavour.create_context(engine)
+    flavour.set_shape(context, "images", (4, 8, 8, 3))
+    flavour.set_address(context, "images", 4096)
+    flavour.execute(context, 1)
+    for call in (
+        lambda: flavour.set_shape(context, "images", (5, 8, 8, 3)),
+        lambda: flavour.set_address(context, "images", 3),
+        lambda: flavour.execute(context, 0),
+    ):
+        with pytest.raises(UserError, match=r"TensorRT 8\.6\.1 .*it gives no reason"):
+            call()
+
+
+def test_first_error_is_the_reason(fake_tensorrt):
+    fake_tensorrt("10.13.0.35")
+    with pytest.raises(UserError, match=r"TensorRT 10\S+ cannot load the plan: not a plan$"):
+        load_flavour("tensorrt").deserialise(b"junk")
+
+
+def test_builder_without_a_driver(build_fake, monkeypatch):
+    monkeypatch.setenv("FAKE_NO_DRIVER", "1")
+    with pytest.raises(UserError, match="cannot start: CUDA initialization failure"):
+        build_fake("10.13.0.35")
+
+
+@pytest.mark.parametrize("version", ["7.2.3.4", "8.5.3.1", "9.3.0.1", "junk"])
+def test_versions_that_are_refused(fake_tensorrt, version):
+    fake_tensorrt(version)
+    with pytest.raises(UserError, match=r"want 8\.6, 10 or 11.*pip install tensorrt"):
+        load_flavour("tensorrt")
+
+
+def test_version_of_the_future_is_noted():
+    flavour = Flavour("tensorrt", "12.1.0")
+    assert flavour.is_strongly_typed
+    assert "newer than what this was written for" in flavour.notes[0]
+    assert Flavour("tensorrt", "11.9.0").notes == []
+
+
+def test_flavour_that_is_not_installed(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    for name, package in (("tensorrt", "pip install tensorrt "), ("tensorrt_rtx", "rtx-cu13")):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        with pytest.raises(UserError, match=f"{name} is not installed.*{package}.*compute cap"):
+            load_flavour(name)
+    with pytest.raises(UserError, match="no TensorRT is installed"):
+        load_flavour()
+
+
+def test_type_stubs_are_no_installation(monkeypatch, tmp_path):
+    (tmp_path / "tensorrt").mkdir()
+    (tmp_path / "tensorrt" / "__init__.pyi").touch()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    assert find_version("tensorrt") is None
+
+
+def test_several_flavours_must_be_chosen_from(rtx, fake_tensorrt):
+    fake_tensorrt("10.13.0.35")
+    with pytest.raises(UserError, match=r"tensorrt and tensorrt_rtx are both installed.*Say which"):
+        load_flavour()
+    assert load_flavour("tensorrt").version == "10.13.0.35"
+    assert load_flavour("tensorrt_rtx").version == rtx
+
+
+def test_version_is_that_of_the_module(rtx):
+    """It was read from a file; `trt` refuses a module that says another."""
+    assert load_flavour("tensorrt_rtx").trt is sys.modules["tensorrt_rtx"]
+    assert sys.modules["tensorrt_rtx"].__version__ == rtx
+
+
+def test_two_installations_over_each_other(fake_tensorrt):
+    folder = fake_tensorrt("10.13.0.35")
+    flavour = load_flavour("tensorrt")
+    path = folder / "tensorrt" / "__init__.py"
+    path.write_text(path.read_text() + "\n__version__ = '8' + '.6.1'\n")
+    with pytest.raises(UserError, match=r"says that it is 8\.6\.1, its files say 10\.13"):
+        _ = flavour.trt
+
+
+def test_library_that_does_not_load(fake_tensorrt):
+    folder = fake_tensorrt("10.13.0.35")
+    path = folder / "tensorrt" / "__init__.py"
+    path.write_text(path.read_text() + "\nraise ImportError('libnvinfer.so.10: not found')\n")
+    with pytest.raises(UserError, match=r"cannot be loaded: libnvinfer\.so\.10.*Install it again"):
+        _ = load_flavour("tensorrt").trt
+
+
+H200 = ("NVIDIA H200", "9.0")
+ADA = ("NVIDIA GeForce RTX 4090", "8.9")
+
+
+@pytest.mark.parametrize(
+    ("flavour", "gpus", "asked", "expected"),
+    [
+        (("tensorrt", "10.13.0"), [A100, A100], None, A100),
+        (("tensorrt", "8.6.1"), [GTX_1080], None, GTX_1080),
+        (("tensorrt_rtx", "1.7.1"), [], None, ["8.0", "8.6", "8.9", "12.0", "12.1"]),
+        (("tensorrt_rtx", "1.4.0"), [], None, ["8.6", "8.9", "12.0"]),
+        (("tensorrt_rtx", "1.7.1"), [ADA, H200], None, ["8.9"]),
+        (("tensorrt_rtx", "1.7.1"), [H200], ["12.0", "7.5", "12.0"], ["7.5", "12.0"]),
+    ],
+)
+def test_what_is_built_for(set_gpus, flavour, gpus, asked, expected):
+    set_gpus(*gpus)
+    built_for = Flavour(*flavour).choose_gpu(asked, find_gpus)
+    if flavour[0] == "tensorrt":
+        assert built_for == {"name": expected[0], "compute_capability": expected[1]}
+    else:
+        assert built_for == {"compute_capabilities": expected}
+
+
+@pytest.mark.parametrize(
+    ("flavour", "gpus", "capabilities", "message"),
+    [
+        (("tensorrt", "10.13.0"), [], None, "there is none here.*tensorrt_rtx, which needs none"),
+        (("tensorrt", "10.13.0"), [GTX_1080], None, r"does not run on .*GTX 1080.*7\.5.*==8\.6\.1"),
+        (("tensorrt", "10.4.0"), [("TITAN Xp", "6.1")], None, r"wants 7\.0"),
+        (("tensorrt", "11.0.0"), [A100, GTX_1080], None, "different GPUs.*CUDA_VISIBLE_DEVICES"),
+        (("tensorrt", "11.0.0"), [A100], ["8.0"], "Leave the option out"),
+        (("tensorrt_rtx", "1.7.1"), [H200], None, r"H200.*8\.9.*--compute-cap"),
+        (("tensorrt_rtx", "1.7.1"), [], ["9.0"], r"compute capability '9\.0': .*builds for 7\.5"),
+        (("tensorrt_rtx", "1.7.1"), [], ["8.6 "], "builds for 7.5"),
+    ],
+)
+def test_what_cannot_be_built_for(set_gpus, flavour, gpus, capabilities, message):
+    set_gpus(*gpus)
+    with pytest.raises(UserError, match=message):
+        Flavour(*flavour).choose_gpu(capabilities, find_gpus)
+
+
+def test_real_runtime_says_why_it_refuses(rtx, make_request):
+    """Without a driver, that; with one, what is wrong with the plan or the GPU."""
+    request = make_request()
+    build_plan(request, lambda line: None)
+    flavour = load_flavour("tensorrt_rtx")
+    plan = request.output.read_bytes()
+    for content in (plan[: len(plan) // 2], b"junk" * 100, b""):
+        with pytest.raises(UserError, match="cannot load the plan: IRuntime::deserializeCuda"):
+            flavour.deserialise(content)
+    try:
+        flavour.deserialise(plan)
+    except UserError as error:
+        text = str(error)
+        assert ("driver" in text and "nvidia-smi" in text) or "cannot run on this GPU" in text
