@@ -30,7 +30,12 @@ from loadgen_helper.environment import describe_environment
 from loadgen_helper.logs import read_answers, read_result
 from loadgen_helper.report import describe_run, format_report
 from loadgen_helper.run import RunOutcome, remove_logs, run_test
-from loadgen_helper.settings import RunSettings, read_settings, resolve_settings
+from loadgen_helper.settings import (
+    RunSettings,
+    read_settings,
+    resolve_devices,
+    resolve_settings,
+)
 
 PROGRAM = Path(__file__).resolve().parent
 LOG_DIR = Path()
@@ -51,15 +56,19 @@ def run_job(job: Mapping[str, Any], settings: RunSettings) -> dict[str, Any]:
     model_path = Path(job["model"])
     recipe = ModelRecipe.from_dict(job["recipe"])
     images = load_preprocessed(Path(job["images"]))
-    engine = make_engine("onnx", model_path, recipe)
-    settings = resolve_settings(settings, len(images.labels), engine.max_batch)
+    kind = job.get("engine", "onnx")
+    devices = resolve_devices(settings, kind)
+    engines = [make_engine(kind, model_path, recipe, device=device) for device in devices]
+    settings = resolve_settings(settings, len(images.labels), engines[0].max_batch)
     model = record.describe_model(recipe, check_unchanged(model_path, job["sha256"]))
     dataset = record.describe_dataset(images.manifest, settings.dataset_size)
     start = datetime.now(timezone.utc)
-    with engine:
-        described_engine = record.describe_engine(engine, settings.batch_size)
+    with contextlib.ExitStack() as opened:
+        for engine in engines:
+            opened.enter_context(engine)
+        described_engine = record.describe_engine(engines, settings.batch_size)
         print(describe_run(dataset, model, described_engine), flush=True)
-        outcome = run_test(settings, engine, images.images, LOG_DIR)
+        outcome = run_test(settings, engines, images.images, LOG_DIR)
     return record.build_record(
         program=PROGRAM.name,
         outcome=outcome,
@@ -81,7 +90,8 @@ def check_unchanged(path: Path, registered: str) -> str:
     if digest != registered:
         raise UserError(
             f"{path} has changed since it was registered with CK: its sha256 is {digest}, was "
-            f"{registered}. Register it again: ck detect soft:model.onnx --full_path={path}"
+            f"{registered}. Register it again: ck detect soft:model.onnx --full_path={path}; a "
+            "plan is built again by a run with its tags"
         )
     return digest
 

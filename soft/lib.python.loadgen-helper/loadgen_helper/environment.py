@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import ctypes
 import importlib.metadata
 import os
 import platform
@@ -11,6 +12,8 @@ import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
+
+from imagenet_helper.errors import UserError
 
 PACKAGES = (
     "ck",
@@ -39,6 +42,7 @@ _GPU_FIELDS = {
 # nvidia-smi takes seconds where the driver has to be loaded first.
 _NVIDIA_SMI_TIMEOUT_S = 10
 _GIT_TIMEOUT_S = 10
+_CUDA_LIBRARY = "libcuda.so.1"
 _MIB = 1 << 20
 
 
@@ -58,6 +62,31 @@ def describe_environment(repo_root: Path) -> dict[str, Any]:
         "packages": _list_packages(),
         "repository": _describe_repository(repo_root),
     }
+
+
+def list_cuda_devices() -> tuple[int, ...]:
+    """CUDA's numbers of the GPUs that this process sees, rising from 0.
+
+    Asks the driver itself, which minds CUDA_VISIBLE_DEVICES and GPUs that are cut up; nvidia-smi
+    does not, and Jetson has none. Raises UserError where there is no driver or no GPU.
+    """
+    try:
+        cuda = ctypes.CDLL(_CUDA_LIBRARY)
+    except OSError as error:
+        raise UserError(
+            f"no NVIDIA driver is installed: {error}. Install it (in a container: start that with "
+            "--gpus=all), or choose a model for the CPU"
+        ) from error
+    count = ctypes.c_int(0)
+    code = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
+    if code or not count.value:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        shown = "not set" if visible is None else f"'{visible}'"
+        raise UserError(
+            f"the NVIDIA driver finds no GPU (cuInit, cuDeviceGetCount: {code}). "
+            f"CUDA_VISIBLE_DEVICES is {shown}; does `nvidia-smi` list one?"
+        )
+    return tuple(range(count.value))
 
 
 def _describe_cpu() -> dict[str, Any]:

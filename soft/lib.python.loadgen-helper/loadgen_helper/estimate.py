@@ -4,14 +4,19 @@ LoadGen makes a test's queries ahead: as many as fill the duration at the latenc
 MultiStream) or the rate (Offline) that it is told to expect. Its own expectations fit no machine,
 and a test that runs out of queries is INVALID. No rule depends on these figures. Server's rate is
 what is tested there, and 1 query/s, LoadGen's own, tests nothing: half of what the engine does one
-by one is a load that it should bear.
+by one is a load that it should bear. Several engines are measured at the same time, so that what
+they share (processor, memory, links) counts, and their rates added.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from .parallel import map_parallel
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +30,8 @@ _SERVER_SHARE = 0.5
 _FEWEST = 2  # the first may be slow
 # A query costs this much even with an engine that does nothing.
 _LEAST_LATENCY_S = 1e-6
+# LoadGen and the system under test, in one process, deal out no more samples/s than this.
+_MOST_OFFLINE_QPS = 5e6
 
 
 def needs_estimate(settings: RunSettings) -> bool:
@@ -37,36 +44,74 @@ def needs_estimate(settings: RunSettings) -> bool:
 
 
 def set_estimate(
-    test: Any, settings: RunSettings, engine: Engine, images: NDArray[np.uint8]
+    test: Any, settings: RunSettings, engines: Sequence[Engine], images: NDArray[np.uint8]
 ) -> None:
-    """Measure the open `engine` and set what LoadGen's TestSettings `test` should expect."""
+    """Measure the open `engines` and set what LoadGen's TestSettings `test` should expect."""
     assert settings.batch_size is not None
-    samples = 1
+    batch_size = settings.batch_size
     if settings.scenario == "Offline":
-        samples = settings.batch_size
-    elif settings.scenario == "MultiStream":
-        samples = test.multi_stream_samples_per_query
-    seconds = measure_query(engine, images, samples, settings.batch_size)
-    test.single_stream_expected_latency_ns = seconds * 1e9
-    test.multi_stream_expected_latency_ns = seconds * 1e9
-    test.offline_expected_qps = samples / seconds
-    test.server_target_qps = _SERVER_SHARE / seconds
+        rates = map_parallel(lambda engine: measure_rate(engine, images, batch_size), engines)
+        test.offline_expected_qps = min(sum(rates), _MOST_OFFLINE_QPS)
+        return
+    samples = 1
+    if settings.scenario == "MultiStream":  # each engine has its share of a query
+        samples = math.ceil(test.multi_stream_samples_per_query / len(engines))
+    times = map_parallel(lambda engine: measure_query(engine, images, samples, batch_size), engines)
+    test.single_stream_expected_latency_ns = min(times) * 1e9
+    test.multi_stream_expected_latency_ns = min(times) * 1e9
+    test.server_target_qps = _SERVER_SHARE * sum(1 / seconds for seconds in times)
 
 
 def measure_query(
     engine: Engine, images: NDArray[np.uint8], samples: int, batch_size: int
 ) -> float:
     """The least time in seconds that the open `engine` took for a query of `samples`."""
-    engine.load(images[:samples])
     rows = [sample % min(samples, len(images)) for sample in range(samples)]
     batches = [rows[begin : begin + batch_size] for begin in range(0, samples, batch_size)]
+    engine.prepare(sorted({len(batch) for batch in batches}))
+    engine.load(images[:samples])
     best, runs, end = math.inf, 0, time.perf_counter() + _SPEND_S
     while runs < _FEWEST or time.perf_counter() < end:
         start = time.perf_counter()
-        for batch in batches:
-            engine.enqueue(batch)
-            engine.collect()
+        _run_batches(engine, batches)
         best = min(best, time.perf_counter() - start)
         runs += 1
     engine.unload()
     return max(best, _LEAST_LATENCY_S)
+
+
+def _run_batches(engine: Engine, batches: Sequence[Sequence[int]]) -> None:
+    in_flight = 0
+    for batch in batches:
+        if in_flight == engine.depth:
+            engine.collect()
+            in_flight -= 1
+        engine.enqueue(batch)
+        in_flight += 1
+    for _ in range(in_flight):
+        engine.collect()
+
+
+def measure_rate(engine: Engine, images: NDArray[np.uint8], batch_size: int) -> float:
+    """The highest rate in samples/s that the open `engine` kept up over some batches of
+    `batch_size`, with as many in flight as it takes."""
+    engine.prepare([batch_size])
+    engine.load(images[:batch_size])
+    rows = [sample % min(batch_size, len(images)) for sample in range(batch_size)]
+    # Batches in flight together may end together: a rate shows over more of them only.
+    window = 1 if engine.depth == 1 else 2 * engine.depth
+    ended = deque([time.perf_counter()], maxlen=window + 1)
+    best, batches, end = math.inf, 0, ended[0] + _SPEND_S
+    for _ in range(engine.depth - 1):
+        engine.enqueue(rows)
+    while batches < _FEWEST * window or time.perf_counter() < end:
+        engine.enqueue(rows)
+        engine.collect()
+        batches += 1
+        ended.append(time.perf_counter())
+        if batches >= window:
+            best = min(best, ended[-1] - ended[0])
+    for _ in range(engine.depth - 1):
+        engine.collect()
+    engine.unload()
+    return window * batch_size / max(best, _LEAST_LATENCY_S)

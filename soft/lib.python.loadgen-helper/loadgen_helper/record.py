@@ -7,6 +7,7 @@ not understand.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from imagenet_helper.files import hash_file, write_file
 
 from .advice import advise_loadgen
-from .logs import LoadgenResult, Message
+from .logs import LoadgenResult, Message, Performance
 from .rules import judge, load_rules
 from .settings import VARIABLES, RunSettings
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from .accuracy import Accuracy
     from .engines.base import Engine
-    from .run import RunOutcome
+    from .run import DeviceCounts, RunOutcome
 
 SCHEMA_VERSION = 1
 
@@ -46,7 +47,8 @@ def build_record(
     """The record of a finished test, as JSON holds it.
 
     program: its name. result: `logs.read_result`. accuracy: None where it was not measured.
-    engine, model, dataset: `describe_engine`, `describe_model`, `describe_dataset`.
+    engine, model, dataset: `describe_engine`, `describe_model`, `describe_dataset`; the engine's
+    part gets `devices` from the outcome.
     environ: the CK_ variables as the user gave them. environment:
     `environment.describe_environment`. deps: {key, tags, version, uoa} of what CK resolved.
     start: when the test began, with a time zone.
@@ -95,7 +97,7 @@ def build_record(
             "loadgen": dict(outcome.loadgen_settings),
             "user_conf": _describe_file(outcome.settings.conf_file),
         },
-        "engine": dict(engine),
+        "engine": {**engine, "devices": _list_devices(outcome.devices, performance)},
         "model": dict(model),
         "dataset": dict(dataset),
         "environment": dict(environment),
@@ -117,12 +119,18 @@ def write_record(record: Mapping[str, Any], path: Path) -> None:
     write_file(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 
-def describe_engine(engine: Engine, batch: int) -> dict[str, Any]:
-    """The record's part on an engine that was opened. batch: the most samples it got at once."""
+def describe_engine(engines: Sequence[Engine], batch: int) -> dict[str, Any]:
+    """The record's part on engines that were opened, one for each device.
+
+    batch: the most samples that one got at once.
+    """
+    counts = Counter(engine.device for engine in engines)
     return {
-        "name": engine.name,
-        "version": engine.version,
-        "device": engine.device,
+        "name": engines[0].name,
+        "version": engines[0].version,
+        "device": ", ".join(
+            device if count == 1 else f"{count} x {device}" for device, count in counts.items()
+        ),
         "batch": batch,
     }
 
@@ -159,10 +167,33 @@ def _list_settings(settings: RunSettings, environ: Mapping[str, str]) -> dict[st
         value = getattr(settings, variable.field)
         is_given = bool(environ.get(variable.name, "").strip())
         listed[variable.name] = {
-            "value": value.name if isinstance(value, Path) else value,
+            "value": _to_plain(value),
             "origin": "env" if is_given else "default",
         }
     return listed
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return value.name
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _list_devices(
+    devices: Sequence[DeviceCounts], performance: Performance | None
+) -> list[dict[str, Any]]:
+    """What each device had of the work; the rates add up to the test's."""
+    rate = performance and performance.samples_per_second
+    total = sum(device.samples for device in devices)
+    return [
+        {
+            "device": device.device,
+            "samples": device.samples,
+            "samples_per_second": rate and rate * (device.samples / total),
+            "batches": device.batches,
+        }
+        for device in devices
+    ]
 
 
 def _list_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:

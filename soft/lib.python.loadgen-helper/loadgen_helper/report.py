@@ -53,6 +53,7 @@ def format_report(record: Mapping[str, Any], silent: bool = False, verbose: bool
         lines += [_RULE, format_accuracy(record["accuracy"]), _RULE]
     if record["latencies_ns"]:
         lines += _draw_latencies(record)
+    lines += _list_devices(record["engine"])
     lines.append("")
     if silent:
         lines += _list_verdict_titles(record["verdicts"])
@@ -107,6 +108,20 @@ def _draw_latencies(record: Mapping[str, Any]) -> Iterator[str]:
         rates.append(f"highest rate within the bound {throughput['peak_qps']:.3f} queries/s")
     rates.append(f"ran {record['timing']['performance_s']:.3f} s")
     yield f"{record['scenario']}: {', '.join(rates)}"
+
+
+def _list_devices(engine: Mapping[str, Any]) -> Iterator[str]:
+    """Who did how much, where several did; records of before there were several do not say."""
+    devices = engine.get("devices", ())
+    if len(devices) < 2:
+        return
+    for device in devices:
+        share = f"{device['samples']} samples"
+        if device["batches"]:
+            share += f", {device['samples'] / device['batches']:.1f} a batch"
+        if device["samples_per_second"] is not None:
+            share = f"{device['samples_per_second']:.3f} samples/s, {share}"
+        yield f"  {device['device']}: {share}"
 
 
 def _list_verdict_titles(verdicts: Mapping[str, Any]) -> Iterator[str]:

@@ -8,22 +8,23 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagenet_helper.errors import UserError
 
+from .batching import BatchPolicy, DeadlineBatches, EagerBatches, list_sizes
+from .engines import Engine
 from .estimate import needs_estimate, set_estimate
-from .settings import RunSettings, resolve_settings
+from .settings import RunSettings, refuse_several_devices, resolve_settings
 from .user_conf import MODEL
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from .engines import Engine
     from .sut import SystemUnderTest
 
 LOG_NAMES = ("mlperf_log_accuracy.json", "mlperf_log_detail.txt", "mlperf_log_summary.txt")
@@ -34,6 +35,16 @@ _AUDIT_CONFIG = Path("audit.config")
 _BYTES_PER_QUERY = 250
 _BYTES_PER_SAMPLE = 160
 _UNPACED_QPS = 1e9
+
+
+@dataclass(frozen=True)
+class DeviceCounts:
+    """What one engine answered in a test: in its performance part, where it has one."""
+
+    device: str
+    """As the engine names it."""
+    samples: int
+    batches: int
 
 
 @dataclass(frozen=True)
@@ -50,37 +61,52 @@ class RunOutcome:
     log_dir: Path
     """Folder that holds the LOG_NAMES. The accuracy log has each label as an int32."""
     wall_s: float
-    """Duration of LoadGen's StartTest in seconds, loading of the samples included."""
+    """Duration of LoadGen's StartTest in seconds, preparing the engines and loading included."""
+    devices: tuple[DeviceCounts, ...]
+    """One for each engine, in their order."""
 
 
 def run_test(
-    settings: RunSettings, engine: Engine, images: NDArray[np.uint8], log_dir: Path
+    settings: RunSettings,
+    engines: Engine | Sequence[Engine],
+    images: NDArray[np.uint8],
+    log_dir: Path,
 ) -> RunOutcome:
-    """Run the test that `settings` ask for on an open `engine`; leave LoadGen's logs in `log_dir`.
+    """Run the test that `settings` ask for on open `engines`; leave LoadGen's logs in `log_dir`.
 
+    engines: one, or one for each device, all alike but for their speed. Several share the samples
+    of a query, batch by batch as each becomes free; each has all the images.
     images: uint8 [n, side, side, 3], by sample index; a memory map is read as LoadGen asks for it.
 
     One test per process: LoadGen keeps global state. Raises UserError where the settings do not
-    fit (`resolve_settings` says so before the engine is opened); whatever the engine raises;
-    KeyboardInterrupt. None of these leaves a log behind, and logs of an earlier test go first.
+    fit (`resolve_settings` says so before the engine is opened), several engines in SingleStream
+    included; whatever an engine raises; KeyboardInterrupt. None of these leaves a log behind, and
+    logs of an earlier test go first.
     """
     remove_logs(log_dir)
-    settings = resolve_settings(settings, len(images), engine.max_batch)
+    if isinstance(engines, Engine):
+        engines = [engines]
+    settings = resolve_settings(settings, len(images), engines[0].max_batch)
+    refuse_several_devices(settings.scenario, len(engines))
     _refuse_audit_config()
     loadgen_settings = build_loadgen_settings(settings)
+    sizes = _list_batch_sizes(loadgen_settings, settings, len(engines))
     if needs_estimate(settings):
-        set_estimate(loadgen_settings, settings, engine, images)
+        set_estimate(loadgen_settings, settings, engines, images)
     if settings.scenario == "Server":
         _tune_server(loadgen_settings, settings)
     _check_memory(loadgen_settings, settings)
     unfinished_dir = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=log_dir))
     try:
-        top5, wall_s = _run_loadgen(settings, loadgen_settings, engine, images, unfinished_dir)
+        system, wall_s = _run_loadgen(
+            settings, loadgen_settings, engines, sizes, images, unfinished_dir
+        )
         _keep_logs(unfinished_dir, log_dir)
     finally:
         shutil.rmtree(unfinished_dir)
     in_force = _list_settings(loadgen_settings)
-    return RunOutcome(settings, in_force, top5, log_dir, wall_s)
+    devices = _count_devices(system, settings)
+    return RunOutcome(settings, in_force, system.top5, log_dir, wall_s, devices)
 
 
 def remove_logs(log_dir: Path) -> None:
@@ -126,6 +152,20 @@ def build_loadgen_settings(settings: RunSettings) -> Any:
         test.single_stream_expected_latency_ns = latency_ns
         test.multi_stream_expected_latency_ns = latency_ns
     return test
+
+
+def _list_batch_sizes(test: Any, settings: RunSettings, devices: int) -> list[int]:
+    """The sizes of the batches that will come, rising; rests of Offline's query are left out."""
+    assert settings.batch_size is not None
+    if settings.scenario == "SingleStream":
+        return [1]
+    if settings.scenario == "Server":
+        return list_sizes(settings.batch_size)
+    if settings.scenario == "Offline":
+        return [settings.batch_size]
+    samples = test.multi_stream_samples_per_query
+    size = min(settings.batch_size, math.ceil(samples / devices))
+    return sorted({size, samples % size or size})
 
 
 def _tune_server(test: Any, settings: RunSettings) -> None:
@@ -194,23 +234,15 @@ def _check_memory(test: Any, settings: RunSettings) -> None:
 def _run_loadgen(
     settings: RunSettings,
     loadgen_settings: Any,
-    engine: Engine,
+    engines: Sequence[Engine],
+    sizes: Sequence[int],
     images: NDArray[np.uint8],
     log_dir: Path,
-) -> tuple[NDArray[np.int32] | None, float]:
+) -> tuple[SystemUnderTest, float]:
     import mlperf_loadgen as lg
-    import numpy as np
 
-    from .samples import SampleLibrary
-    from .sut import ServerSystem, SystemUnderTest
-
-    assert settings.batch_size is not None
     assert settings.dataset_size is not None
-    top5 = None
-    if engine.gives_top5 and settings.mode in ("AccuracyOnly", "SubmissionRun"):
-        top5 = np.full((settings.dataset_size, 5), -1, np.int32)
-    kind = ServerSystem if settings.scenario == "Server" else SystemUnderTest
-    system = kind(engine, SampleLibrary(images, engine), settings.batch_size, top5)
+    system = _make_system(settings, loadgen_settings, engines, sizes, images)
     sut = lg.ConstructFastSUT(system.issue, system.flush)
     qsl = lg.ConstructQSL(settings.dataset_size, settings.buffer_size, system.load, system.unload)
     log_settings = lg.LogSettings()
@@ -227,7 +259,47 @@ def _run_loadgen(
     lg.DestroyFastSUT(sut)
     if system.error is not None:
         raise system.error
-    return top5, wall_s
+    return system, wall_s
+
+
+def _make_system(
+    settings: RunSettings,
+    loadgen_settings: Any,
+    engines: Sequence[Engine],
+    sizes: Sequence[int],
+    images: NDArray[np.uint8],
+) -> SystemUnderTest:
+    import numpy as np
+
+    from .sut import QueuedSystem, SystemUnderTest
+
+    assert settings.batch_size is not None
+    assert settings.dataset_size is not None
+    top5 = None
+    if engines[0].gives_top5 and settings.mode in ("AccuracyOnly", "SubmissionRun"):
+        top5 = np.full((settings.dataset_size, 5), -1, np.int32)
+    policies: Sequence[BatchPolicy]
+    is_server = settings.scenario == "Server"
+    if is_server:
+        bound_s = loadgen_settings.server_target_latency_ns / 1e9
+        policies = [DeadlineBatches(sizes, bound_s) for _ in engines]
+    elif len(engines) > 1:
+        policies = [EagerBatches(settings.batch_size, len(engines)) for _ in engines]
+    else:
+        return SystemUnderTest(engines, images, settings.batch_size, top5, sizes)
+    return QueuedSystem(engines, images, settings.batch_size, top5, policies, not is_server, sizes)
+
+
+def _count_devices(system: SystemUnderTest, settings: RunSettings) -> tuple[DeviceCounts, ...]:
+    counts = []
+    for runner in system.runners:
+        # A SubmissionRun's performance part comes last, with a set of its own.
+        tallies = runner.tallies if settings.mode == "AccuracyOnly" else runner.tallies[-1:]
+        singles = sum(tally.singles for tally in tallies)
+        samples = sum(tally.samples for tally in tallies)
+        batches = sum(tally.batches for tally in tallies)
+        counts.append(DeviceCounts(runner.engine.device, singles + samples, singles + batches))
+    return tuple(counts)
 
 
 def _run_interruptibly(start: Callable[[], None], system: SystemUnderTest) -> None:

@@ -22,7 +22,8 @@ class SampleLibrary:
     def __init__(self, images: NDArray[np.uint8], engine: Engine) -> None:
         self._images = images
         self._engine = engine
-        self._row_by_index: list[int] = []
+        self.row_by_index: list[int] = []
+        """The engine's row of each sample up to the last that is loaded; -1 of others."""
 
     def load(self, indices: Sequence[int]) -> None:
         """Load the samples `indices`, repeated ones once.
@@ -35,9 +36,9 @@ class SampleLibrary:
         is_run = loaded == list(range(first, first + count))
         # A slice of a memory map costs no memory; picking copies.
         self._engine.load(self._images[first : first + count] if is_run else self._images[loaded])
-        self._row_by_index = [-1] * (max(loaded) + 1)
+        self.row_by_index = [-1] * (max(loaded) + 1)
         for row, index in enumerate(loaded):
-            self._row_by_index[index] = row
+            self.row_by_index[index] = row
 
     def unload(self, indices: Sequence[int]) -> None:
         """Let go of everything: LoadGen has one set loaded at a time."""
@@ -46,7 +47,7 @@ class SampleLibrary:
     def find_rows(self, indices: Sequence[int]) -> Sequence[int]:
         """The engine's rows of loaded samples."""
         if len(indices) == 1:
-            return [self._row_by_index[indices[0]]]
+            return [self.row_by_index[indices[0]]]
         # The fastest way to look up many that Python has; of one it would give a bare number.
-        rows: tuple[int, ...] = itemgetter(*indices)(self._row_by_index)
+        rows: tuple[int, ...] = itemgetter(*indices)(self.row_by_index)
         return rows

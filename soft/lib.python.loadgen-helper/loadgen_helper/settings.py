@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from imagenet_helper.errors import UserError
 
+from .environment import list_cuda_devices
 from .user_conf import read_user_conf
 
 SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline")
 MODES = ("AccuracyOnly", "PerformanceOnly", "SubmissionRun", "FindPeakPerformance")
 DEFAULT_BATCH_SIZE = 32
+ALL_DEVICES = "all"
+# Kinds of engines, as in ENGINES, that run on no GPU; the null engine stands in for any.
+_WITHOUT_DEVICES = ("onnx",)
+_WITHOUT_GPU = ("null",)
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class Variable:
     field: str
     """The attribute of RunSettings that it sets."""
     type: str
-    """choice, integer, number, flag or file."""
+    """choice, integer, number, flag, file or devices."""
     default: str
     """What holds where it is not set."""
     help: str
@@ -43,6 +48,8 @@ class Variable:
             return ", ".join(self.choices)
         if self.type in ("integer", "number"):
             return f"{self.low:g} to {int(self.high):,}"
+        if self.type == "devices":
+            return f"{ALL_DEVICES}, or numbers from {self.low:g} to {int(self.high):,}: 0,1"
         return {"flag": "yes, no", "file": "a file"}[self.type]
 
 
@@ -83,6 +90,14 @@ VARIABLES = (
         "The most samples that the engine gets at once.",
         low=1,
         high=65_536,
+    ),
+    Variable(
+        "CK_CUDA_DEVICES",
+        "cuda_devices",
+        "devices",
+        "0",
+        "The GPUs that share the samples of a query, by CUDA's numbers; SingleStream takes one.",
+        high=1023,
     ),
     Variable(
         "CK_LOADGEN_DATASET_SIZE",
@@ -166,6 +181,8 @@ class RunSettings:
     """Samples per query in MultiStream."""
     batch_size: int | None = None
     """The most samples handed to the engine at once; a number once resolved."""
+    cuda_devices: tuple[int, ...] | str | None = None
+    """CUDA's numbers of the GPUs, none twice, or 'all'; see `resolve_devices`."""
     dataset_size: int | None = None
     """Images used, the first ones of the set; a number once resolved."""
     buffer_size: int = 1024
@@ -258,6 +275,44 @@ def resolve_settings(
     )
 
 
+def resolve_devices(settings: RunSettings, kind: str) -> tuple[int, ...]:
+    """CUDA's numbers of the devices to run on, an engine of `kind` (as in ENGINES) for each.
+
+    (0,) where none were asked for, on the CPU too. Raises UserError where the engine has none, the
+    machine has not those, or the scenario takes one.
+    """
+    wanted = settings.cuda_devices
+    if wanted is None:
+        return (0,)
+    if kind in _WITHOUT_DEVICES:
+        raise UserError(
+            f"CK_CUDA_DEVICES={_format_devices(wanted)}: this model runs on the CPU. Leave it out, "
+            "or choose a model for GPUs"
+        )
+    if isinstance(wanted, str):
+        devices = list_cuda_devices()
+    else:
+        devices = wanted
+        missing = [] if kind in _WITHOUT_GPU else sorted({*devices} - {*list_cuda_devices()})
+        if missing:
+            raise UserError(
+                f"CK_CUDA_DEVICES={_format_devices(wanted)}: no GPU {_format_devices(missing)} "
+                f"here, only {_format_devices(list_cuda_devices())}. (CUDA_VISIBLE_DEVICES hides "
+                "some and numbers the others anew)"
+            )
+    refuse_several_devices(settings.scenario, len(devices))
+    return devices
+
+
+def refuse_several_devices(scenario: str, devices: int) -> None:
+    """Raise UserError where `scenario` cannot use so many."""
+    if devices > 1 and scenario == "SingleStream":
+        raise UserError(
+            f"CK_CUDA_DEVICES: {devices} GPUs, and SingleStream sends one sample at a time, which "
+            "one GPU answers. Name one, or set another CK_LOADGEN_SCENARIO"
+        )
+
+
 def _parse(variable: Variable, text: str) -> Any:
     """The value of `text`; ValueError says what is wanted instead."""
     if variable.type == "choice":
@@ -275,6 +330,8 @@ def _parse(variable: Variable, text: str) -> Any:
         return known[text.lower()]
     if variable.type == "file":
         return Path(text)
+    if variable.type == "devices":
+        return _parse_devices(text, f"want {variable.range}", int(variable.high))
     wanted = f"want {'a whole number' if variable.type == 'integer' else 'a number'}, "
     wanted += variable.range
     try:
@@ -284,6 +341,23 @@ def _parse(variable: Variable, text: str) -> Any:
     if not variable.low <= value <= variable.high:  # not a number is in no range
         raise ValueError(wanted)
     return value
+
+
+def _parse_devices(text: str, wanted: str, high: int) -> tuple[int, ...] | str:
+    if text == ALL_DEVICES:
+        return text
+    devices: list[int] = []
+    for part in map(str.strip, text.split(",")):
+        if not (part.isascii() and part.isdecimal() and len(part) < 9 and int(part) <= high):
+            raise ValueError(wanted)
+        if int(part) in devices:
+            raise ValueError(f"GPU {int(part)} is there twice")
+        devices.append(int(part))
+    return tuple(devices)
+
+
+def _format_devices(devices: Iterable[int] | str) -> str:
+    return devices if isinstance(devices, str) else ",".join(map(str, devices))
 
 
 def _find_unknown(environ: Mapping[str, str]) -> list[str]:
@@ -304,6 +378,11 @@ def _find_conflicts(settings: RunSettings) -> list[str]:
             f"CK_LOADGEN_MODE=FindPeakPerformance: LoadGen does that in Server only, not in "
             f"{settings.scenario}. Set CK_LOADGEN_SCENARIO=Server or another mode"
         )
+    if isinstance(settings.cuda_devices, tuple):
+        try:
+            refuse_several_devices(settings.scenario, len(settings.cuda_devices))
+        except UserError as error:
+            problems.append(str(error))
     for variable in VARIABLES:
         is_set = getattr(settings, variable.field) is not None
         if is_set and settings.scenario not in variable.scenarios:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from loadgen_helper.run import RunOutcome
+from loadgen_helper.run import DeviceCounts, RunOutcome
 from loadgen_helper.settings import read_settings, resolve_settings
 
 HERE = Path(__file__).resolve().parent
@@ -56,6 +56,7 @@ def real_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RealRun]
                 None if top5 is None else np.array(top5, np.int32),
                 folder,
                 printed["wall_s"],
+                tuple(DeviceCounts(**device) for device in printed["devices"]),
             )
             made[key] = RealRun(outcome, printed["engine"], environ)
         return made[key]

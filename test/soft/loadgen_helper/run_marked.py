@@ -2,16 +2,19 @@
 
 python run_marked.py LOG_DIR IMAGES [FAILURE]: settings from the environment. Each image carries its
 index in its pixels and the engine answers with that, so that every answer can be checked.
-CK_MARKED_DEPTH: batches in flight; CK_MARKED_FILE_LIMIT: bytes that a file may have. Prints the
-outcome as JSON. LoadGen takes one test per process, hence a program of its own.
+CK_MARKED_DEPTH: batches in flight; CK_MARKED_FILE_LIMIT: bytes that a file may have;
+CK_MARKED_PAUSES_MS=1,3: two engines that take so long for a batch, of which the last one fails.
+Prints the outcome as JSON. LoadGen takes one test per process, hence a program of its own.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import resource
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -25,20 +28,28 @@ from loadgen_helper.settings import read_settings, resolve_settings
 class MarkedEngine(Engine):
     name = "marked"
     version = "1"
-    device = "none"
     gives_top5 = True
     max_batch = 64
 
-    def __init__(self, failure: str, depth: int):
+    def __init__(self, failure: str, depth: int, pause_s: float = 0):
         self.failure = failure
         self.depth = depth
+        self.pause_s = pause_s
+        self.device = f"marked, {pause_s * 1000:g} ms"
+        self.prepared = None
+        self.calls = threading.Lock()
         self.batches = []
-        self.started = 0
+        self.started = self.collected = 0
         self.loads = []
         self.largest = 0
 
     def open(self):
         self.fail_at("open", 0)
+
+    def prepare(self, sizes):
+        self.fail_at("prepare", 0)
+        self.prepared = list(sizes)
+        self.thread = threading.get_ident()
 
     def load(self, images):
         self.fail_at("load", len(self.loads))
@@ -51,22 +62,35 @@ class MarkedEngine(Engine):
         self.labels = None
 
     def enqueue(self, rows):
-        self.started += 1
-        self.largest = max(self.largest, len(rows))
-        self.fail_at("enqueue", self.started)
-        if self.failure == "interrupt" and self.started == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-        if self.failure == "slow":
-            time.sleep(0.01)
-        assert len(self.batches) < self.depth
-        self.batches.append(self.labels[list(rows)])
+        assert self.thread == threading.get_ident(), "prepared in another thread"
+        with self.alone():
+            self.started += 1
+            self.largest = max(self.largest, len(rows))
+            self.fail_at("enqueue", self.started)
+            if self.failure == "interrupt" and self.started == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+            if self.failure == "slow":
+                time.sleep(0.01)
+            assert len(self.batches) < self.depth
+            self.batches.append(self.labels[list(rows)])
 
     def collect(self):
-        self.fail_at("collect", self.started)
-        labels = self.batches.pop(0)
-        if self.failure == "short" and self.started == 3:
-            labels = labels[:-1]
-        return labels[:, None] + np.arange(5, dtype=np.int32)
+        with self.alone():
+            time.sleep(self.pause_s)
+            self.collected += 1
+            self.fail_at("collect", self.collected)
+            labels = self.batches.pop(0)
+            if self.failure == "short" and self.collected == 3:
+                labels = labels[:-1]
+            return labels[:, None] + np.arange(5, dtype=np.int32)
+
+    @contextlib.contextmanager
+    def alone(self):
+        assert self.calls.acquire(blocking=False), "two calls at a time"
+        try:
+            yield
+        finally:
+            self.calls.release()
 
     def close(self):
         pass
@@ -84,16 +108,23 @@ def main():
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
     images = np.zeros((count, 2, 2, 3), np.uint8)
     images[:, 0, 0, 0], images[:, 0, 0, 1] = np.divmod(np.arange(count), 256)
-    engine = MarkedEngine(failure, depth=int(os.environ.get("CK_MARKED_DEPTH", "1")))
-    settings = resolve_settings(read_settings(os.environ), count, engine.max_batch)
-    with engine:
-        outcome = run_test(settings, engine, images, log_dir)
+    depth = int(os.environ.get("CK_MARKED_DEPTH", "1"))
+    pauses = [float(ms) / 1000 for ms in os.environ.get("CK_MARKED_PAUSES_MS", "0").split(",")]
+    engines = [MarkedEngine("", depth, pause_s) for pause_s in pauses[:-1]]
+    engines.append(MarkedEngine(failure, depth, pauses[-1]))
+    settings = resolve_settings(read_settings(os.environ), count, MarkedEngine.max_batch)
+    with contextlib.ExitStack() as opened:
+        for engine in engines:
+            opened.enter_context(engine)
+        outcome = run_test(settings, engines, images, log_dir)
     report = {
         "settings": dataclasses.asdict(outcome.settings),
         "loadgen_settings": outcome.loadgen_settings,
         "top5": None if outcome.top5 is None else outcome.top5.tolist(),
-        "loads": engine.loads,
-        "largest_batch": engine.largest,
+        "loads": engines[0].loads,
+        "largest_batch": max(engine.largest for engine in engines),
+        "prepared": engines[0].prepared,
+        "devices": [dataclasses.asdict(device) for device in outcome.devices],
         "wall_s": outcome.wall_s,
     }
     print(json.dumps(report, default=str))

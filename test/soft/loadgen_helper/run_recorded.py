@@ -4,6 +4,7 @@ python run_recorded.py LOG_DIR KIND MODEL.onnx: settings from the environment, K
 LoadGen takes one test per process, hence a program of its own.
 """
 
+import dataclasses
 import json
 import os
 import sys
@@ -25,7 +26,8 @@ print(
             "loadgen_settings": outcome.loadgen_settings,
             "top5": None if outcome.top5 is None else outcome.top5.tolist(),
             "wall_s": outcome.wall_s,
-            "engine": describe_engine(engine, outcome.settings.batch_size),
+            "devices": [dataclasses.asdict(device) for device in outcome.devices],
+            "engine": describe_engine([engine], outcome.settings.batch_size),
         }
     )
 )

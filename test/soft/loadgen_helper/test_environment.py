@@ -10,7 +10,8 @@ from pathlib import Path
 
 import loadgen_helper.environment as module
 import pytest
-from loadgen_helper.environment import describe_environment
+from imagenet_helper.errors import UserError
+from loadgen_helper.environment import describe_environment, list_cuda_devices
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -155,3 +156,38 @@ def test_containers(monkeypatch):
     assert module._detect_container() == {"kind": "podman", "detected_by": ".containerenv"}
     marks.add("/.dockerenv")
     assert module._detect_container() == {"kind": "docker", "detected_by": ".dockerenv"}
+
+
+class FakeCuda:
+    """The driver's library, with some devices or with an error."""
+
+    def __init__(self, devices=0, init=0, count=0):
+        self.devices = devices
+        self.codes = init, count
+
+    def cuInit(self, flags):  # noqa: N802
+        assert flags == 0
+        return self.codes[0]
+
+    def cuDeviceGetCount(self, count):  # noqa: N802
+        count._obj.value = self.devices
+        return self.codes[1]
+
+
+def test_cuda_devices(monkeypatch):
+    monkeypatch.setattr(module.ctypes, "CDLL", lambda name: FakeCuda(3))
+    assert list_cuda_devices() == (0, 1, 2)
+
+
+@pytest.mark.parametrize("cuda", [FakeCuda(0), FakeCuda(1, init=100), FakeCuda(1, count=999)])
+def test_no_cuda_device(monkeypatch, cuda):
+    monkeypatch.setattr(module.ctypes, "CDLL", lambda name: cuda)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    with pytest.raises(UserError, match=r"finds no GPU .* CUDA_VISIBLE_DEVICES is '-1'"):
+        list_cuda_devices()
+
+
+def test_no_cuda_driver(monkeypatch):
+    monkeypatch.setattr(module, "_CUDA_LIBRARY", "libcuda-that-is-not-there.so.1")
+    with pytest.raises(UserError, match=r"no NVIDIA driver is installed: .*libcuda-that-is-not"):
+        list_cuda_devices()

@@ -3,7 +3,8 @@ import time
 import numpy as np
 import pytest
 from loadgen_helper.engines import Engine
-from loadgen_helper.estimate import measure_query, needs_estimate, set_estimate
+from loadgen_helper.engines.null import NullEngine
+from loadgen_helper.estimate import measure_query, measure_rate, needs_estimate, set_estimate
 from loadgen_helper.run import build_loadgen_settings
 from loadgen_helper.settings import RunSettings
 
@@ -52,6 +53,59 @@ def test_a_query_may_be_larger_than_the_data_set():
     assert engine.batches[0] == 8
 
 
+class OverlappingEngine(SleepingEngine):
+    """Takes 4 ms to copy a batch and 4 ms to compute it, two batches at a time."""
+
+    depth = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends: list[float] = []
+        self.free_at = 0.0
+
+    def enqueue(self, rows) -> None:
+        assert len(self.ends) < self.depth
+        self.free_at = max(self.free_at, time.perf_counter() + 0.004) + 0.004
+        self.ends.append(self.free_at)
+        self.batches.append(len(rows))
+
+    def collect(self):
+        time.sleep(max(self.ends.pop(0) - time.perf_counter(), 0))
+        return np.zeros(self.batches[-1], np.int32)
+
+
+def test_a_rate_is_that_of_batches_in_flight_together():
+    engine = OverlappingEngine()
+    rate = measure_rate(engine, IMAGES, batch_size=10)
+    assert engine.loaded == 0
+    assert not engine.ends
+    assert 1400 < rate < 2700  # 2500; one at a time 1250
+
+
+def test_a_rate_of_one_at_a_time_is_the_best():
+    rate = measure_rate(SleepingEngine(), IMAGES, batch_size=9)
+    assert 300 < rate < 900
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "low", "high"),
+    [
+        (dict(scenario="MultiStream"), "multi_stream_expected_latency_ns", 5e6, 1.2e7),
+        (dict(scenario="Offline"), "offline_expected_qps", 1100, 2700),
+        (dict(scenario="Server"), "server_target_qps", 350, 750),
+    ],
+)
+def test_several_engines_are_measured_at_the_same_time(settings, name, low, high):
+    # The figures of one engine in the next test, by 2 or 3.
+    settings = RunSettings(batch_size=9, mode="PerformanceOnly", **settings)
+    test = build_loadgen_settings(settings)
+    engines = [SleepingEngine() for _ in range(3 if settings.scenario != "MultiStream" else 2)]
+    started = time.perf_counter()
+    set_estimate(test, settings, engines, IMAGES)
+    assert low <= getattr(test, name) <= high
+    assert time.perf_counter() - started < 0.8  # 0.3 s, not 0.3 s each
+
+
 @pytest.mark.parametrize(
     ("settings", "name", "low", "high"),
     [
@@ -64,7 +118,7 @@ def test_a_query_may_be_larger_than_the_data_set():
 def test_what_loadgen_is_told(settings, name, low, high):
     settings = RunSettings(**{"batch_size": 9, "mode": "PerformanceOnly"} | settings)
     test = build_loadgen_settings(settings)
-    set_estimate(test, settings, SleepingEngine(), IMAGES)
+    set_estimate(test, settings, [SleepingEngine()], IMAGES)
     assert low <= getattr(test, name) <= high
 
 
@@ -84,3 +138,10 @@ def test_what_loadgen_is_told(settings, name, low, high):
 )
 def test_what_the_user_gave_is_not_measured(settings, needed):
     assert needs_estimate(RunSettings(**{"mode": "PerformanceOnly"} | settings)) == needed
+
+
+def test_an_engine_that_takes_no_time_is_not_faster_than_loadgen():
+    settings = RunSettings(scenario="Offline", mode="PerformanceOnly", batch_size=32)
+    test = build_loadgen_settings(settings)
+    set_estimate(test, settings, [NullEngine(), NullEngine()], IMAGES)
+    assert test.offline_expected_qps == 5e6

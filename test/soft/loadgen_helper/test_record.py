@@ -21,6 +21,8 @@ from loadgen_helper.record import (
     describe_model,
     write_record,
 )
+from loadgen_helper.report import format_report
+from loadgen_helper.run import DeviceCounts
 from loadgen_helper.settings import VARIABLES
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -147,6 +149,54 @@ def test_what_a_record_says(real_run):
     assert record["deps"] == DEPS
 
 
+@pytest.mark.parametrize(("kind", "variables"), RUNS)
+def test_what_each_device_did(real_run, kind, variables):
+    record = make_record(real_run(kind, **variables))
+    (device,) = record["engine"]["devices"]
+    assert device["device"] == record["engine"]["device"]
+    assert 1 <= device["batches"] <= device["samples"]
+    if record["counts"]:
+        assert device["samples"] == record["counts"]["samples"]
+        assert device["samples_per_second"] == record["throughput"]["samples_per_second"]
+    else:
+        assert device["samples"] >= 500
+        assert device["samples_per_second"] is None
+
+
+def test_several_devices_share_the_throughput(real_run):
+    run = real_run("onnx", **RUNS[6][1])
+    shares = (DeviceCounts("GPU 0", 120, 5), DeviceCounts("GPU 1", 40, 3))
+    outcome = dataclasses.replace(run.outcome, devices=shares)
+    record = make_record(dataclasses.replace(run, outcome=outcome))
+    validate(record)
+    first, second = record["engine"]["devices"]
+    assert (first["device"], first["samples"], first["batches"]) == ("GPU 0", 120, 5)
+    assert first["samples_per_second"] == pytest.approx(3 * second["samples_per_second"])
+    assert first["samples_per_second"] + second["samples_per_second"] == pytest.approx(
+        record["throughput"]["samples_per_second"]
+    )
+
+
+def test_named_devices_are_settings(real_run):
+    run = real_run("null", **RUNS[0][1])
+    settings = dataclasses.replace(run.outcome.settings, cuda_devices=(0, 1))
+    outcome = dataclasses.replace(run.outcome, settings=settings)
+    record = make_record(dataclasses.replace(run, outcome=outcome))
+    assert record["settings"]["ours"]["CK_CUDA_DEVICES"] == {"value": [0, 1], "origin": "default"}
+    validate(record)
+    record["settings"]["ours"]["CK_CUDA_DEVICES"]["value"] = "some"
+    with pytest.raises(jsonschema.ValidationError):
+        validate(record)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "test/data/records").glob("version-1-*.json")))
+def test_older_records_still_meet_the_schema(path):
+    record = json.loads(path.read_text())
+    validate(record)
+    assert "devices" not in record["engine"]
+    format_report(record)
+
+
 def test_user_conf_is_named_without_its_folder(real_run, tmp_path):
     conf = tmp_path / "user.conf"
     conf.write_text("*.Offline.min_duration = 50\n")
@@ -191,5 +241,7 @@ def test_describe_engine():
         version: str = "10.3"
         device: str = "NVIDIA H100"
 
-    described = describe_engine(Opened(), 32)
+    described = describe_engine([Opened()], 32)
     assert described == dataclasses.asdict(Opened()) | {"batch": 32}
+    three = [Opened(), Opened(device="NVIDIA L4"), Opened()]
+    assert describe_engine(three, 32)["device"] == "2 x NVIDIA H100, NVIDIA L4"

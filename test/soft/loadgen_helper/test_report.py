@@ -111,6 +111,21 @@ def test_verdicts_with_reasons_margins_and_advice(real_run):
     assert max(map(len, printed.splitlines()[1:])) <= 100
 
 
+def test_devices_are_listed_where_there_are_several(real_run):
+    run = real_run(SCENARIO="Offline", MODE="PerformanceOnly", TARGET_QPS=500, DURATION=0.1)
+    record = make_record(run)
+    first = {"device": "GPU 0", "samples": 30, "samples_per_second": 300.5, "batches": 4}
+    second = {"device": "GPU 1", "samples": 0, "samples_per_second": None, "batches": 0}
+    plain = format_report(record)
+    assert format_report(record | {"engine": run.engine | {"devices": [first]}}) == plain
+    printed = format_report(record | {"engine": run.engine | {"devices": [first, second]}})
+    at = printed.index("Offline: ")
+    assert printed[at:].splitlines()[1:3] == [
+        "  GPU 0: 300.500 samples/s, 30 samples, 7.5 a batch",
+        "  GPU 1: 0 samples",
+    ]
+
+
 def test_one_query_without_a_rate(real_run):
     run = real_run(SCENARIO="SingleStream", MODE="PerformanceOnly", COUNT_OVERRIDE=1)
     printed = format_report(make_record(run))

@@ -123,6 +123,73 @@ def test_performance_count_is_exact(run, scenario):
     assert expected == result.read_detail("generated_query_count") * samples_per_query
 
 
+TWO = {"MARKED_PAUSES_MS": "1,3"}
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("scenario", ["MultiStream", "Server", "Offline"])
+def test_two_devices_see_every_sample_once(run, scenario, depth):
+    result = run(scenario, "AccuracyOnly", BATCH_SIZE=4, LOADGEN_BUFFER_SIZE=130,
+                 MARKED_DEPTH=depth, **TWO)  # fmt: skip
+    assert result.code == 0, result.stderr
+    predictions = result.read_accuracy()
+    assert all(index == label for index, label in predictions)
+    assert {index for index, _ in predictions} == set(range(300))
+    if scenario != "MultiStream":
+        assert len(predictions) == 300
+    assert result.report["top5"] == [[index + rank for rank in range(5)] for index in range(300)]
+    assert sum(device["samples"] for device in result.report["devices"]) == len(predictions)
+    assert all(device["batches"] for device in result.report["devices"])
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_faster_device_gets_more(run, depth):
+    result = run("Offline", "SubmissionRun", images=64, BATCH_SIZE=8, LOADGEN_TARGET_QPS=1,
+                 LOADGEN_COUNT_OVERRIDE=3200, MARKED_DEPTH=depth, **TWO)  # fmt: skip
+    assert result.code == 0, result.stderr
+    fast, slow = result.report["devices"]
+    assert (fast["device"], slow["device"]) == ("marked, 1 ms", "marked, 3 ms")
+    assert fast["samples"] + slow["samples"] == 3200  # those of the accuracy part are not in it
+    assert fast["batches"] + slow["batches"] == 400
+    # A sleep lasts some 0.1 ms longer, so not quite 3.
+    assert 2.2 < fast["samples"] / slow["samples"] < 3.5
+
+
+def test_a_query_is_cut_for_all_devices(run):
+    result = run("MultiStream", "PerformanceOnly", LOADGEN_COUNT_OVERRIDE=50,
+                 LOADGEN_MULTISTREAMNESS=10, MARKED_PAUSES_MS="3,3,3")  # fmt: skip
+    assert result.code == 0, result.stderr
+    assert result.report["prepared"] == [2, 4]
+    assert result.report["largest_batch"] == 4
+    assert sum(device["batches"] for device in result.report["devices"]) == 150
+    assert all(30 < device["batches"] < 70 for device in result.report["devices"])
+
+
+@pytest.mark.parametrize(
+    ("scenario", "variables", "sizes"),
+    [
+        ("SingleStream", {}, [1]),
+        ("MultiStream", {"LOADGEN_MULTISTREAMNESS": 30, "BATCH_SIZE": 8}, [6, 8]),
+        ("Offline", {"BATCH_SIZE": 7}, [7]),
+        ("Server", {"BATCH_SIZE": 18}, [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 18]),
+    ],
+)
+def test_an_engine_is_told_the_sizes_of_its_batches(run, scenario, variables, sizes):
+    result = run(scenario, "AccuracyOnly", images=60, **variables)
+    assert result.code == 0, result.stderr
+    assert result.report["prepared"] == sizes
+    assert result.report["largest_batch"] <= sizes[-1]
+    (device,) = result.report["devices"]
+    assert device["samples"] == len(result.read_accuracy())
+
+
+def test_singlestream_takes_one_device(run):
+    result = run("SingleStream", "AccuracyOnly", **TWO)
+    assert result.code == 2
+    assert "2 GPUs, and SingleStream sends one sample at a time" in result.stderr
+    assert list_logs(result.log_dir) == []
+
+
 def test_overloaded_server_ends_early(run):
     # The engine takes 6,400 samples per second at most.
     result = run(
@@ -220,6 +287,7 @@ def test_server_settings(run):
     [
         ("open", 2, "error: open failed\n"),
         ("load", 2, "error: load failed\n"),
+        ("prepare", 2, "error: prepare failed\n"),
         ("enqueue", 2, "error: enqueue failed\n"),
         ("defect-collect", 1, "ZeroDivisionError: collect has a defect\n"),
         ("short", 2, "a defect of the engine\n"),
@@ -242,6 +310,33 @@ def test_failure_ends_soon_and_leaves_nothing(run, scenario, mode, failure, code
     assert code == 1 or "Traceback" not in result.stderr
     assert list_logs(result.log_dir) == []
     assert result.elapsed_s < 20
+
+
+@pytest.mark.parametrize("scenario", ["MultiStream", "Server", "Offline"])
+@pytest.mark.parametrize(
+    ("mode", "failure", "code", "message"),
+    [
+        ("AccuracyOnly", "enqueue", 2, "error: enqueue failed\n"),
+        ("PerformanceOnly", "load", 2, "error: load failed\n"),
+        ("PerformanceOnly", "prepare", 2, "error: prepare failed\n"),
+        ("PerformanceOnly", "enqueue", 2, "error: enqueue failed\n"),
+        ("PerformanceOnly", "defect-collect", 1, "ZeroDivisionError: collect has a defect\n"),
+        ("PerformanceOnly", "interrupt", 130, "interrupted\n"),
+    ],
+)
+def test_failure_of_one_of_two_devices(run, scenario, mode, failure, code, message):
+    more = {
+        "MultiStream": {"LOADGEN_TARGET_LATENCY": 100},
+        "Offline": {"LOADGEN_TARGET_QPS": 1},
+        "Server": {"LOADGEN_TARGET_QPS": 2000, "LOADGEN_DURATION": 20},
+    }[scenario]
+    more |= {"MARKED_DEPTH": 2, "BATCH_SIZE": 4, "MARKED_PAUSES_MS": "1,1"}
+    result = run(scenario, mode, failure=failure, **more)
+    assert result.code == code, result.stderr
+    assert result.stderr.endswith(message)
+    assert code == 1 or "Traceback" not in result.stderr
+    assert list_logs(result.log_dir) == []
+    assert result.elapsed_s < 10
 
 
 def test_failure_after_the_last_answer(run):

@@ -1,11 +1,13 @@
 """The environment as settings: defaults, ranges, and every problem at once."""
 
+import loadgen_helper.settings as module
 import pytest
 from imagenet_helper.errors import UserError
 from loadgen_helper.settings import (
     VARIABLES,
     RunSettings,
     read_settings,
+    resolve_devices,
     resolve_settings,
     validate_against,
 )
@@ -30,6 +32,7 @@ def test_every_variable_is_read():
         "CK_LOADGEN_MODE": "PerformanceOnly",
         "CK_LOADGEN_MULTISTREAMNESS": "30",
         "CK_BATCH_SIZE": "15",
+        "CK_CUDA_DEVICES": "2,0",
         "CK_LOADGEN_DATASET_SIZE": "500",
         "CK_LOADGEN_BUFFER_SIZE": "100",
         "CK_LOADGEN_COUNT_OVERRIDE": "1440",
@@ -43,6 +46,7 @@ def test_every_variable_is_read():
         mode="PerformanceOnly",
         multistreamness=30,
         batch_size=15,
+        cuda_devices=(2, 0),
         dataset_size=500,
         buffer_size=100,
         count_override=1440,
@@ -75,6 +79,16 @@ def test_variables_and_settings_agree():
         ("CK_LOADGEN_DURATION", "inf", "want a number, 0 to"),
         ("CK_LOADGEN_DURATION", "10s", "want a number, 0 to"),
         ("CK_SILENT_MODE", "perhaps", "want yes or no"),
+        ("CK_CUDA_DEVICES", "0,0", "GPU 0 is there twice"),
+        ("CK_CUDA_DEVICES", "1,01", "GPU 1 is there twice"),
+        ("CK_CUDA_DEVICES", "-1", "want all, or numbers from 0 to 1,023: 0,1"),
+        ("CK_CUDA_DEVICES", "0,,1", "want all, or numbers"),
+        ("CK_CUDA_DEVICES", "0 1", "want all, or numbers"),
+        ("CK_CUDA_DEVICES", "every", "want all, or numbers"),
+        ("CK_CUDA_DEVICES", "1024", "want all, or numbers"),
+        ("CK_CUDA_DEVICES", "9" * 5000, "want all, or numbers"),
+        ("CK_CUDA_DEVICES", "\u0663", "want all, or numbers"),
+        ("CK_CUDA_DEVICES", "0,1", "2 GPUs, and SingleStream sends one sample at a time"),
         ("CK_LOADGEN_CONF_FILE", "/no/such/user.conf", "No such file"),
         ("CK_LOADGEN_CONF_FILE", "/", "Is a directory"),
     ],
@@ -143,3 +157,44 @@ def test_resolve_batch_size(settings, max_batch, batch_size):
     resolved = resolve_settings(settings, 500, max_batch)
     assert resolved.batch_size == batch_size
     assert (resolved.dataset_size, resolved.buffer_size) == (500, 500)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    monkeypatch.setattr(module, "list_cuda_devices", lambda: (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "devices"),
+    [
+        (None, "onnx", (0,)),
+        (None, "tensorrt", (0,)),
+        ("all", "tensorrt", (0, 1)),
+        ("1, 0", "onnx-cuda", (1, 0)),
+        ("5,7,6", "null", (5, 7, 6)),
+    ],
+)
+def test_resolve_devices(two_gpus, text, kind, devices):
+    environ = {"CK_LOADGEN_SCENARIO": "Offline", "CK_CUDA_DEVICES": text or ""}
+    assert resolve_devices(read_settings(environ), kind) == devices
+
+
+@pytest.mark.parametrize(
+    ("scenario", "text", "kind", "problem"),
+    [
+        ("Offline", "0", "onnx", "CK_CUDA_DEVICES=0: this model runs on the CPU. Leave it out"),
+        ("Offline", "all", "onnx", "CK_CUDA_DEVICES=all: this model runs on the CPU. Leave it out"),
+        ("Offline", "1,2,3", "tensorrt", "no GPU 2,3 here, only 0,1"),
+        ("SingleStream", "all", "tensorrt", "2 GPUs, and SingleStream sends one sample at a time"),
+    ],
+)
+def test_devices_that_cannot_be(two_gpus, scenario, text, kind, problem):
+    settings = read_settings({"CK_LOADGEN_SCENARIO": scenario, "CK_CUDA_DEVICES": text})
+    with pytest.raises(UserError, match=problem):
+        resolve_devices(settings, kind)
+
+
+def test_no_device_is_looked_for_unless_named(monkeypatch):
+    monkeypatch.setattr(module, "list_cuda_devices", lambda: pytest.fail("looked"))
+    for kind in ("onnx", "onnx-cuda", "tensorrt"):
+        assert resolve_devices(RunSettings(), kind) == (0,)

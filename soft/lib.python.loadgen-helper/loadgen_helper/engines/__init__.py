@@ -15,17 +15,22 @@ __all__ = ["ENGINES", "Engine", "EngineError", "make_engine"]
 
 ENGINES = {
     "onnx": "onnxruntime_cpu:OnnxRuntimeCpu",
+    "onnx-cuda": "onnxruntime_cuda:OnnxRuntimeCuda",
+    "tensorrt": "tensorrt:TensorRt",
     "null": "null:NullEngine",
 }
 
 
-def make_engine(kind: str, model: Path, recipe: ModelRecipe | None = None) -> Engine:
+def make_engine(
+    kind: str, model: Path, recipe: ModelRecipe | None = None, device: int = 0
+) -> Engine:
     """The engine for weights of `kind`, not open yet: `with make_engine('onnx', path) as engine`.
 
     recipe: the model's, where it is known; else it is read from the model and the JSON beside it.
+    device: CUDA's number of the GPU, for the kinds that have one.
     Raises UserError where the model's recipe is missing or wrong; KeyError for another kind.
     """
     module_name, _, class_name = ENGINES[kind].partition(":")
     module = importlib.import_module(f".{module_name}", __name__)
-    engine: Engine = getattr(module, class_name)(model, recipe)
+    engine: Engine = getattr(module, class_name)(model, recipe, device)
     return engine

@@ -24,9 +24,11 @@ class Engine(abc.ABC):
     A context manager: `open` on entry, `close` on exit. `name`, `max_batch`, `depth` and
     `gives_top5` are valid before `open`; `version` and `device` from `open` on.
 
-    Calls never overlap, but they do not all come from the same thread: `open` and `close` come
-    from the caller's, the others from LoadGen's or from the worker that forms the batches. An
-    engine with state per thread (a CUDA context) makes it current in each method.
+    Calls never overlap, but they do not all come from the same thread: `open` and `close` come from
+    the caller's, `load` and `unload` from any; `prepare`, `enqueue` and `collect` from one at a
+    time: who wants to enqueue in another thread prepares there again. (ONNX Runtime keeps a CUDA
+    graph for the thread that captured it.) An engine with state per thread (a CUDA context) makes
+    it current in each method.
     """
 
     name: str
@@ -45,6 +47,13 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def open(self) -> None:
         """Import the library, read the model, warm up. Not timed."""
+
+    def prepare(self, sizes: Sequence[int]) -> None:  # noqa: B027
+        """Make ready for batches of `sizes` samples in this thread. Not timed; before `load`.
+
+        Batches of other sizes up to the largest may come as well, as the last of a query does; they
+        may cost as much as the next larger one of `sizes`.
+        """
 
     @abc.abstractmethod
     def load(self, images: NDArray[np.uint8]) -> None:

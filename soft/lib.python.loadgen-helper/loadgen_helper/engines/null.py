@@ -22,7 +22,9 @@ class NullEngine(Engine):
     version = "1"
     device = "none"
 
-    def __init__(self, model: Path | None = None, recipe: ModelRecipe | None = None) -> None:
+    def __init__(
+        self, model: Path | None = None, recipe: ModelRecipe | None = None, device: int = 0
+    ) -> None:
         self._answer = np.zeros(0, np.int32)
 
     def open(self) -> None:

@@ -12,9 +12,8 @@ from imagenet_helper.errors import UserError
 from imagenet_helper.model import ModelRecipe, load_model_recipe, normalise
 from numpy.typing import NDArray
 
+from .answers import has_top5, read_labels
 from .base import Engine, EngineError
-
-_TOP = 5
 
 
 class OnnxRuntimeCpu(Engine):
@@ -26,11 +25,11 @@ class OnnxRuntimeCpu(Engine):
 
     name = "onnxruntime-cpu"
 
-    def __init__(self, model: Path, recipe: ModelRecipe | None = None) -> None:
+    def __init__(self, model: Path, recipe: ModelRecipe | None = None, device: int = 0) -> None:
         self._path = model
         self._recipe = recipe or load_model_recipe(model)
         self.max_batch = self._recipe.max_batch
-        self.gives_top5 = self._recipe.output.kind == "scores" and self._recipe.classes >= _TOP
+        self.gives_top5 = has_top5(self._recipe)
         self._batch_number = 0
         self._fixed_batch: int | None = None
 
@@ -79,17 +78,7 @@ class OnnxRuntimeCpu(Engine):
         self._output = outputs[0][: len(rows)]
 
     def collect(self) -> NDArray[np.int32]:
-        if self._recipe.output.kind == "class":
-            classes = self._output.reshape(-1)
-            if ((classes < 0) | (classes >= self._recipe.classes)).any():
-                raise self._describe(f"a class outside 0 to {self._recipe.classes - 1}")
-        else:
-            scores = self._output.reshape(len(self._output), self._recipe.classes)
-            if not np.isfinite(scores).all():
-                raise self._describe("a score that is not a finite number")
-            classes = pick_top5(scores) if self.gives_top5 else scores.argmax(axis=1)
-        labels: NDArray[np.int32] = classes.astype(np.int32) - np.int32(self._recipe.labels_offset)
-        return labels
+        return read_labels(self._output, self._recipe, self._describe)
 
     def close(self) -> None:
         self.unload()
@@ -112,13 +101,3 @@ class OnnxRuntimeCpu(Engine):
             f"{self.name}: batch {self._batch_number} of {self._path} gave {what}. "
             "Check the model, and the mean and scale of its recipe"
         )
-
-
-def pick_top5(scores: NDArray[np.floating[Any]]) -> NDArray[np.intp]:
-    """The five best classes of each row of scores [n, classes], best first; of equals, the first.
-
-    Returns [n, 5].
-    """
-    best = np.sort(np.argpartition(scores, -_TOP, axis=1)[:, -_TOP:], axis=1)
-    order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(best, order, axis=1)
