@@ -9,8 +9,8 @@ Alias files: CK finds an entry by `<module>/.cm/alias-a-<alias>` (holding its UI
 
 Variations: CK knows no wildcards. A package's `enumerate` lists what to spell out:
 {"prefix": "side.", "variable": "IMAGE_SIDE", "values": [192, 224]} becomes two variations,
-`side.192` and `side.224`, that set IMAGE_SIDE (values may also be {tag: value}); variations
-that are under no prefix are kept.
+`side.192` and `side.224`, that set IMAGE_SIDE (values may also be {tag: value}, and "ranges",
+[first, last, step] each, adds numbers); variations that are under no prefix are kept.
 """
 
 from __future__ import annotations
@@ -67,6 +67,9 @@ def enumerated_metas() -> dict[Path, str]:
         kept = {k: v for k, v in meta["variations"].items() if not k.startswith(prefixes)}
         for rule in meta["enumerate"]:
             values = rule["values"]
+            if "ranges" in rule:
+                spans = [range(first, last + 1, step) for first, last, step in rule["ranges"]]
+                values = sorted({*values, *(value for span in spans for value in span)})
             pairs = values.items() if isinstance(values, dict) else [(v, v) for v in values]
             for tag, value in pairs:
                 variation = {"extra_env": {rule["variable"]: str(value)}}

@@ -10,9 +10,16 @@ import time
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
+def helper_site(name):
+    """The folder of a helper library of this repository: imagenet, loadgen or tensorrt."""
+    return os.path.join(REPOSITORY, "soft", f"lib.python.{name}-helper")
+
+
 def import_helper(name):
-    """Put a helper library of this repository on the path: imagenet or loadgen."""
-    site = os.path.join(REPOSITORY, "soft", f"lib.python.{name}-helper")
+    """Put a helper library on the path, and what it uses itself."""
+    if name != "imagenet":
+        import_helper("imagenet")
+    site = helper_site(name)
     if site not in sys.path:
         sys.path.insert(0, site)
 
@@ -94,7 +101,8 @@ def dep_path(dep):
 
 def dep_python(deps):
     """The interpreter of the `python` dep, and an environment in which it finds the other deps."""
-    sites = [dep["dict"]["customize"].get("python_site") for dep in deps.values()]
+    resolved = [dep["dict"] for dep in deps.values() if dep.get("dict")]
+    sites = [meta["customize"].get("python_site") for meta in resolved]
     sites.append(os.environ.get("PYTHONPATH"))
     path = os.pathsep.join(site for site in sites if site)
     return dep_path(deps["python"]), dict(os.environ, PYTHONPATH=path)

@@ -3,8 +3,9 @@
 A package declares, under `customize`:
 
   "copy": files of the package's folder that go into the installation folder,
-  "steps": argument lists for the interpreter of the `python` dep, run in order, and
-  "required": values that the user must give, each with what to say where one is missing.
+  "steps": argument lists for the interpreter of the `python` dep, run in order,
+  "required": values that the user must give, each with what to say where one is missing, and
+  "resolve": what resolves its `skipped` deps, one of ck_plans.PREPARATIONS.
 
 In an argument, `${NAME}` is a value of the installation environment (`--env.NAME=...`, a
 variation, `install_env`), `${INSTALL_DIR}`, `${PACKAGE_DIR}`, or `${DEP_KEY}`: the path of
@@ -36,6 +37,16 @@ def expand(step, values):
     return arguments
 
 
+def pre_path(i):
+    """Resolve what CK cannot: it knows the tags now, and has not named the folder yet."""
+    name = i["customize"].get("resolve")
+    if name is None:
+        return {"return": 0}
+    import ck_plans
+
+    return {"return": 0, "install_env": ck_plans.PREPARATIONS[name](i)}
+
+
 def setup(i):
     folder = i["install_path"]
     package = i["path_original_package"]
@@ -43,6 +54,8 @@ def setup(i):
     values = {name: str(value) for name, value in i["new_env"].items()}
     values.update(INSTALL_DIR=folder, PACKAGE_DIR=package)
     for key, dep in i["deps"].items():
+        if not dep.get("dict"):  # skipped, and not needed for this
+            continue
         values["DEP_" + key.upper().replace("-", "_")] = ck_hooks.dep_path(dep)
     for name, message in customize.get("required", {}).items():
         if not values.get(name):

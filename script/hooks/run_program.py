@@ -9,6 +9,7 @@ would ask on the terminal which of several models to take, cannot fall back to a
 tags were added, and cannot derive a dep's tags from another dep's recipe.
 """
 
+import functools
 import json
 import os
 import re
@@ -16,8 +17,10 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import ck_hooks
+import ck_plans
+import ck_resolve
+from ck_resolve import split_tags, take
 
-ck_hooks.import_helper("imagenet")
 ck_hooks.import_helper("loadgen")
 
 JOB = "job.json"
@@ -28,6 +31,17 @@ REPORT = "report.txt"
 ANY_MODEL = {"model", "image-classification"}
 DEFAULT_MODEL = {"onnx", "digits"}
 RANDOM = "random"
+
+# A tag of a model that is no property of the model: ONNX Runtime runs it on the GPU.
+ON_GPU = "device.cuda"
+
+# The libraries that an engine needs, by the program's deps.
+LIBRARIES = {
+    "onnx": {"engine": "onnxruntime"},
+    "onnx-cuda": {"engine": "onnxruntime-gpu"},
+    "tensorrt": {"tensorrt-helper": "tensorrt-helper"},
+}
+GPU_LIBRARIES = {"pycuda": "pycuda", "cuda-bindings": "cuda-bindings"}
 
 # CK writes values into a bash script, in double quotes at most.
 PLAIN = re.compile(r"[\w./:,=+@%~ -]*")
@@ -52,7 +66,11 @@ def ck_preprocess(i):
         ck_hooks.fail(error)
 
     ck, deps = i["ck_kernel"], i["deps"]
-    resolve_model(ck, deps["weights"])
+    # Asked for only where a GPU comes into it: it costs a process.
+    survey = functools.cache(lambda: ck_plans.survey_host(ck, ck_hooks.dep_path(deps["python"])))
+    kind = resolve_model(ck, deps["weights"], survey, settings.batch_size)
+    if kind != "onnx" and not survey().has_driver:
+        fail_without_gpu(kind, ck_hooks.dep_path(deps["weights"]))
     recipe = dict(deps["weights"]["dict"]["customize"]["recipe"])
     sha256 = recipe.pop("sha256")
     if recipe["weights"] == RANDOM and settings.mode in ("AccuracyOnly", "SubmissionRun"):
@@ -61,15 +79,16 @@ def ck_preprocess(i):
             "--env.CK_LOADGEN_MODE=PerformanceOnly"
         )
     resolve_images(ck, deps["images"], recipe)
-    engine_bat = resolve_engine(ck, deps["engine"])
+    engine_bat = resolve_engine(ck, deps, kind, survey)
 
     job = {
         "environment": environment,
+        "engine": kind,
         "model": ck_hooks.dep_path(deps["weights"]),
         "sha256": sha256,
         "recipe": recipe,
         "images": ck_hooks.dep_path(deps["images"]),
-        "deps": [describe_dep(key, deps[key]) for key in sorted(deps)],
+        "deps": [describe_dep(key, deps[key]) for key in sorted(deps) if deps[key].get("dict")],
     }
     with open(JOB, "w") as file:
         json.dump(job, file, indent=2)
@@ -128,19 +147,55 @@ def check_recording(arguments):
             )
 
 
-def resolve_model(ck, dep):
+def resolve_model(ck, dep, survey, batch_size):
+    """Fill in the dep on the model. Returns the kind of engine that runs it, by its tags."""
     tags = split_tags(dep["tags"])
-    if not tags - ANY_MODEL:
-        tags |= DEFAULT_MODEL
-    refused = {RANDOM} - tags
-    entry = find_registered(ck, "weights", dep, tags, refused)
-    if entry is None:
-        packages = find_packages(ck, tags)
-        if len(packages) != 1:
-            fail_unresolved(tags, packages)
-        install(ck, packages[0], tags)
-        entry = find_registered(ck, "weights", dep, tags, refused)
-    take(dep, entry, tags)
+    on_gpu = ON_GPU in tags
+    tags.discard(ON_GPU)
+    if dep.get("uoa"):
+        entry = ck_resolve.load_pinned(ck, "weights", dep["uoa"])
+        if "tensorrt" in entry["meta"]["tags"]:
+            check_pinned_plan(ck, entry, survey())
+            tags.add("tensorrt")
+        take(dep, entry, tags)
+    elif "tensorrt" in tags:
+        request = ck_plans.read_request(tags, batch_size or ck_plans.DEFAULT_MAX_BATCH)
+        host = survey()
+        flavour = ck_plans.choose_flavour(request.flavour, host.installed, host.gpus)
+        take(dep, ck_plans.obtain_plan(ck, request, flavour, host), tags)
+    elif ck_plans.CONVERTED in tags:
+        request = ck_plans.read_request(tags)
+        source = ck_plans.resolve_source(ck, {"tags": ""}, request.source, key="weights")
+        take(dep, ck_plans.obtain_conversion(ck, request, source), tags)
+    else:
+        if not tags - ANY_MODEL:
+            tags |= DEFAULT_MODEL
+        ck_plans.resolve_source(ck, dep, tags, key="weights")
+    if "tensorrt" in tags:
+        return "tensorrt"
+    return "onnx-cuda" if on_gpu else "onnx"
+
+
+def fail_without_gpu(kind, path):
+    needs = "a TensorRT plan" if kind == "tensorrt" else "ONNX Runtime with the tag device.cuda"
+    made = f"{path} is there to be run where one is. Here, " if kind == "tensorrt" else "Here, "
+    ck_hooks.fail(
+        f"{needs} needs an NVIDIA GPU and its driver, and this machine has none (no nvidia-smi, no "
+        f"libcuda.so.1). {made}ONNX Runtime runs the ONNX file on the CPU: "
+        "--dep_add_tags.weights=model,onnx,NAME"
+    )
+
+
+def check_pinned_plan(ck, entry, host):
+    """Refuse a plan that --deps.weights=UID names and that would be built otherwise now."""
+    request = ck_plans.read_request(ck_resolve.entry_tags(entry))
+    faults = ck_plans.judge_entry(ck, entry, request, host)
+    if faults:
+        ck_hooks.fail(
+            f"--deps.weights={entry['data_uid']}: {ck_resolve.entry_path(entry)} would be built "
+            f"otherwise now: {'; '.join(faults)}. Give its tags in place of its UID, and it is "
+            "built again"
+        )
 
 
 def resolve_images(ck, dep, recipe):
@@ -151,102 +206,28 @@ def resolve_images(ck, dep, recipe):
     tags = asked | {recipe["dataset"]} | set(image.tags())
     if not any(tag == "full" or tag.startswith("first.") for tag in asked):
         tags.add("full")
-    entry = find_registered(ck, "images", dep, tags)
+    refused = {ck_plans.CALIBRATION}  # its images have no labels
+    entry = ck_resolve.find_registered(ck, "images", dep, tags, refused)
     if entry is None:
-        (package,) = find_packages(ck, {"dataset", "preprocessed"})
-        environment = {
-            "DATASET": recipe["dataset"],
-            "IMAGE_SIDE": image.side,
-            "IMAGE_CROP": image.crop,
-            "IMAGE_INTERPOLATION": image.interpolation,
-            "IMAGE_CHANNELS": image.channels,
-            "IMAGE_ASPECT": image.aspect,
-        }
-        install(ck, package, tags, environment)
-        entry = find_registered(ck, "images", dep, tags)
+        entry = ck_plans.preprocess(ck, tags - refused, recipe)
+    if refused & ck_resolve.entry_tags(entry):
+        ck_hooks.fail("the images are calibration images: they have no labels to compare with")
     take(dep, entry, tags)
 
 
-def resolve_engine(ck, dep):
-    """Resolve the library of the engine that runs ONNX files. Returns the lines that set it up."""
-    dep["tags"] = "lib,python-package,onnxruntime"
-    dep.pop("skipped", None)
-    resolved = ck.access(
-        dict(action="resolve", module_uoa="env", deps={"engine": dep}, quiet="yes", out="con")
-    )
-    if resolved["return"]:
-        ck_hooks.fail(resolved["error"])
-    return resolved["bat"]
-
-
-def split_tags(tags):
-    return {tag for tag in tags.split(",") if tag}
-
-
-def join_tags(tags):
-    return ",".join(sorted(tags))
-
-
-def find_registered(ck, key, dep, tags, refused=frozenset()):
-    """The env entry with all the tags, or the one that --deps.KEY=UID names; None without one."""
-    uid = dep.get("uoa")
-    if uid:
-        entry = ck.access(dict(action="load", module_uoa="env", data_uoa=uid))
-        if entry["return"]:
-            ck_hooks.fail(f"--deps.{key}={uid}: {entry['error']}; see `ck show env`")
-        return dict(entry, meta=entry["dict"])
-    found = ck.access(dict(action="search", module_uoa="env", tags=join_tags(tags), add_meta="yes"))
-    # CK tags what it has not finished installing `tmp`.
-    entries = [e for e in found["lst"] if not set(e["meta"]["tags"]) & (refused | {"tmp"})]
-    if len(entries) > 1:
-        fail_ambiguous(key, tags, entries)
-    return entries[0] if entries else None
-
-
-def find_packages(ck, tags):
-    found = ck.access(
-        dict(
-            action="search_in_variations",
-            module_uoa="misc",
-            query_module_uoa="package",
-            data_uoa="",
-            tags=join_tags(tags),
-            add_info="yes",
+def resolve_engine(ck, deps, kind, survey):
+    """Resolve what the engine needs. Returns the lines that set it up."""
+    libraries = dict(LIBRARIES[kind])
+    if kind == "tensorrt":
+        libraries["engine"] = min(
+            tag for tag in deps["weights"]["dict"]["tags"] if ck_plans.FLAVOUR.fullmatch(tag)
         )
+    if kind != "onnx":
+        libraries |= GPU_LIBRARIES
+    return "".join(
+        ck_resolve.resolve_library(ck, deps[key], f"lib,python-package,{name}")
+        for key, name in libraries.items()
     )
-    return found["lst"]
-
-
-def install(ck, package, tags, environment=None):
-    """Install a package; tags that it does not know become tags of what it installs."""
-    meta = package["meta"]
-    known = set(meta["tags"]) | set(meta.get("variations", {}))
-    installed = ck.access(
-        dict(
-            action="install",
-            module_uoa="package",
-            data_uoa=package["data_uid"],
-            tags=join_tags(tags & known),
-            extra_tags=join_tags(tags - known),
-            env=environment or {},
-            quiet="yes",
-            out="con",
-        )
-    )
-    if installed["return"]:
-        ck_hooks.fail(f"{package['data_uoa']} was not installed: {installed['error']}")
-
-
-def take(dep, entry, tags):
-    dep["tags"] = join_tags(tags)
-    dep["uoa"] = entry["data_uid"]
-    dep["dict"] = entry["meta"]
-    path = ck_hooks.dep_path(dep)
-    if not os.path.exists(path):
-        ck_hooks.fail(
-            f"{path} is registered with CK and gone: `ck rm env:{dep['uoa']} --force` forgets it, "
-            "and the next run installs it again"
-        )
 
 
 def describe_dep(key, dep):
@@ -254,39 +235,3 @@ def describe_dep(key, dep):
     meta = dep["dict"]
     version = meta["customize"].get("version", "")
     return {"key": key, "tags": meta["tags"], "uoa": dep["uoa"], "version": version}
-
-
-def fail_ambiguous(key, tags, entries):
-    common = set.intersection(*(set(entry["meta"]["tags"]) for entry in entries))
-    lines = [f"more than one thing registered with CK has the tags {join_tags(tags)}:"]
-    for entry in entries:
-        own = join_tags(set(entry["meta"]["tags"]) - common)
-        path = entry["meta"]["customize"]["full_path"]
-        lines.append(f"  --deps.{key}={entry['data_uid']}   {own}   ({path})")
-    lines.append(
-        "Say which: add the first word of one of these lines, or "
-        f"--dep_add_tags.{key}=TAG with a tag that only one has"
-    )
-    ck_hooks.fail("\n".join(lines))
-
-
-def fail_unresolved(tags, packages):
-    wanted = join_tags(tags)
-    if packages:
-        names = ", ".join(package["data_uoa"] for package in packages)
-        ck_hooks.fail(
-            f"more than one package has the tags {wanted}: {names}. "
-            "Install one by `ck install package:NAME`, or add a tag that only one has"
-        )
-    if "tensorrt" in tags:
-        ck_hooks.fail(
-            f"no TensorRT plan with the tags {wanted} is installed, and no package makes one: this "
-            "version runs ONNX models only.\nTake the same network's ONNX file: "
-            "ck install package --tags=model,onnx,resnet,resnet50, then "
-            "--dep_add_tags.weights=model,onnx,resnet50 in place of the tags with `tensorrt`"
-        )
-    ck_hooks.fail(
-        f"nothing that is registered with CK, and no package, has the tags {wanted}. See "
-        "`ck show env` and `ck search package --tags=model`; "
-        "`ck detect soft:model.onnx --full_path=FILE` registers an ONNX file"
-    )

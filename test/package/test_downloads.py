@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import importlib.util
 import io
 import json
 import shutil
@@ -90,7 +91,7 @@ def write_grey_classifier(path: Path) -> None:
 def clean(ck):
     """Take ImageNet and MLPerf's models out of the CK home again."""
     yield ck
-    for tags in ("dataset,imagenet", "model,onnx,resnet", "model,onnx,mobilenet"):
+    for tags in ("dataset,imagenet", "model,resnet", "model,onnx,mobilenet"):
         ck("rm", "env:*", f"--tags={tags}", "--force", code=None)
 
 
@@ -117,6 +118,20 @@ def test_imagenet_walk_with_a_model_of_1001_classes(clean, server):
     assert record["accuracy"]["good"] == record["accuracy"]["total"] == 3
     assert record["dataset"]["name"] == "imagenet"
     assert record["dataset"]["count"] == 3
+    if importlib.util.find_spec("tensorrt_rtx"):
+        check_plan_of_2019(ck)
+
+
+def check_plan_of_2019(ck) -> None:
+    """The weights of the command of 2019, word for word: converted from what is registered."""
+    tags = "model,tensorrt,resnet,converted-from-onnx,fp32,maxbatch.32"
+    failed = ck("run", PROGRAM, f"--dep_add_tags.weights={tags}", "--env.CK_BATCH_SIZE=32", code=2)
+    (plan,) = ck.tools.glob("model-tensorrt-convert-from-onnx-resnet50*/model.plan")
+    sidecar = json.loads(plan.with_name("model.plan.json").read_text())
+    assert (sidecar["key"]["precision"], sidecar["key"]["max_batch"]) == ("fp32", 32)
+    assert sidecar["recipe"]["name"] == "resnet50"
+    assert "GPU" in failed.stderr
+    assert "reused" in ck("why", "loadgen", f"--tags={tags}").stdout
 
 
 def test_a_mirror_and_a_local_file_are_checked_too(clean, server):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -12,16 +13,17 @@ import numpy
 import pytest
 
 
-def write_wheel(folder) -> None:
-    """A distribution that nothing else has: tiny-ck-test 1.2."""
-    info = "tiny_ck_test-1.2.dist-info"
+def write_wheel(folder, name: str = "tiny_ck_test", version: str = "1.2") -> None:
+    """A distribution of one small module, by default one that nothing else has."""
+    info = f"{name}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n"
     files = {
-        "tiny_ck_test.py": "VALUE = 7\n",
-        f"{info}/METADATA": "Metadata-Version: 2.1\nName: tiny-ck-test\nVersion: 1.2\n",
+        f"{name}.py": "VALUE = 7\n",
+        f"{info}/METADATA": metadata,
         f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/RECORD": "",
     }
-    with zipfile.ZipFile(folder / "tiny_ck_test-1.2-py3-none-any.whl", "w") as wheel:
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
         for name, text in files.items():
             wheel.writestr(name, text)
 
@@ -50,6 +52,46 @@ def test_a_library_that_is_not_there_is_installed_by_pip(ck, tmp_path):
     ck("rm", "env:*", "--tags=tiny", "--force")
 
 
+def test_a_library_of_the_interpreter_that_is_too_old(ck, tmp_path):
+    write_wheel(tmp_path, "tqdm", "9999.0")
+    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
+    printed = ck("install", "package:lib-python-package", "--tags=lib,python-package,tqdm",
+                 "--extra_tags=newer", "--quiet", "--env.PIP_REQUIREMENT=tqdm>=9999",
+                 **offline).stdout  # fmt: skip
+    assert f"has tqdm {importlib.metadata.version('tqdm')}, which is not tqdm>=9999" in printed
+    customize = read_customize(ck, "lib,python-package,newer")
+    assert customize["version"] == "9999.0"
+    assert (ck.tools / "lib-python-package-newer-tqdm" / "site" / "tqdm.py").exists()
+    ck("rm", "env:*", "--tags=newer", "--force")
+
+
+def test_another_distribution_of_the_same_library_passes_for_it(ck):
+    """ONNX Runtime for GPUs runs on the CPU too; TensorRT has a distribution for each CUDA."""
+    own = importlib.metadata.version("numpy")
+    ck("install", "package:lib-python-package", "--tags=lib,python-package,tqdm",
+       "--extra_tags=other", "--quiet", "--env.PIP_REQUIREMENT=tiny-ck-test>=1",
+       "--env.PIP_ALTERNATIVES=no-such-library-here>=1 numpy>=1")  # fmt: skip
+    customize = read_customize(ck, "lib,python-package,other")
+    assert customize["version"] == own
+    assert not any((ck.tools / "lib-python-package-other-tqdm" / "site").iterdir())
+    ck("rm", "env:*", "--tags=other", "--force")
+
+
+def test_tensorrt_is_known_by_its_version_too(ck, tmp_path):
+    write_wheel(tmp_path, "tensorrt", "10.3.0")
+    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
+    ck("install", "package", "--tags=lib,python-package,tensorrt", "--quiet", **offline)
+    try:
+        assert read_customize(ck, "lib,python-package,tensorrt,tensorrt-10")["version"] == "10.3.0"
+        assert not ck("search", "env", "--tags=lib,python-package,tensorrt-8").stdout.strip()
+        failed = ck("install", "package", "--tags=lib,python-package,tensorrt-8", "--quiet",
+                    code=None, **offline)  # fmt: skip
+        assert failed.returncode != 0
+        assert "tensorrt<9,>=8.6" in failed.stderr or "tensorrt>=8.6,<9" in failed.stderr
+    finally:
+        ck("rm", "env:*", "--tags=lib,python-package,tensorrt", "--force")
+
+
 def test_a_library_that_pip_cannot_get(ck, tmp_path):
     failed = ck("install", "package", "--tags=lib,python-package,tqdm", "--quiet",
                 "--env.PIP_REQUIREMENT=no-such-library-here",
@@ -68,7 +110,7 @@ def test_a_run_in_a_python_that_has_nothing_but_ck(make_ck, tmp_path):
     subprocess.run([*pip, "setuptools", "wheel", *zombie_imp], check=True)
     own = os.environ | {"CK_REPOS": str(tmp_path / "ck" / "repos")}
     subprocess.run([*pip, "--no-build-isolation", "ck==2.6.4"], check=True, env=own)
-    (tmp_path / "ck").mkdir()
+    (tmp_path / "ck").mkdir(exist_ok=True)  # building CK from its sdist runs it
     ck = make_ck(tmp_path / "ck", python.parent)
     ck("run", "program:image-classification-tensorrt-loadgen-py", timeout=600)
     record = json.loads((ck.tmp / "record.json").read_text())

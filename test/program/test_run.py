@@ -92,12 +92,6 @@ def test_run_with_the_flags_of_2019(ck):
     assert record["accuracy"]["total"] == 500
     assert record["settings"]["loadgen"]["multi_stream_samples_per_query"] == 32
 
-    plan = "--dep_add_tags.weights=model,tensorrt,resnet,converted-from-onnx,fp32,maxbatch.32"
-    failed = ck("run", PROGRAM, *flags, plan, code=2)
-    assert "no TensorRT plan" in failed.stderr
-    assert "ck install package --tags=model,onnx,resnet,resnet50" in failed.stderr
-    assert not (ck.tmp / "record.json").exists()
-
 
 BENCHMARK_2019 = [
     "--repetitions=1", "--env.CK_SILENT_MODE",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import subprocess
 import sys
 
 import ck_hooks
@@ -112,3 +114,31 @@ def test_a_recording_without_a_name_that_ck_takes_is_refused(flags, capsys):
 )
 def test_other_commands_pass(arguments):
     run_program.check_recording(arguments)
+
+
+def load_customize(repository, entry: str):
+    path = repository / "soft" / entry / "customize.py"
+    spec = importlib.util.spec_from_file_location(f"customize_{entry}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_model_is_inspected_once_for_each_state_of_its_files(repository, tmp_path, monkeypatch):
+    customize = load_customize(repository, "model.onnx")
+    (tmp_path / "model.onnx").write_bytes(b"one")
+    calls = []
+
+    def run(command, **options):
+        calls.append(command)
+        stdout = '{"name": "m", "weights": "trained", "sha256": "0"}'
+        return subprocess.CompletedProcess(command, 0, stdout=stdout)
+
+    monkeypatch.setattr(customize.subprocess, "run", run)
+    deps = step_input(tmp_path, [])["deps"]
+    for changed in (None, "model.onnx", "model.json"):
+        if changed:
+            (tmp_path / changed).write_bytes(b"another")
+        for _ in range(2):
+            assert customize.inspect(str(tmp_path / "model.onnx"), deps)["name"] == "m"
+    assert len(calls) == 3

@@ -1,0 +1,69 @@
+"""CK's `ck why loadgen` and `ck doctor loadgen`; what they say is decided in script/hooks."""
+
+import os
+import subprocess
+import sys
+
+sys.path.insert(
+    0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "script", "hooks")
+)
+import ck_hooks
+import ck_plans
+import ck_resolve
+
+cfg = {}  # CK puts the module's meta.json here,
+work = {}  # its own notes here,
+ck = None  # and its kernel here
+
+
+def init(i):
+    return {"return": 0}
+
+
+def why(i):
+    """Say why a plan with --tags=... would be reused (exit code 0) or built (exit code 2)."""
+    tags = ck_resolve.split_tags(i.get("tags", ""))
+    if "tensorrt" not in tags:
+        ck_hooks.fail(
+            "want the tags of a plan, such as "
+            "--tags=model,tensorrt,resnet,converted-from-onnx,fp32,maxbatch.32"
+        )
+    # CK's Python dep is the interpreter of CK itself.
+    is_reused, lines = ck_plans.explain(ck, tags, sys.executable)
+    for line in lines:
+        ck.out(line)
+    if not is_reused:
+        sys.stdout.flush()
+        raise SystemExit(2)
+    return {"return": 0}
+
+
+def doctor(i):
+    """Run loadgen_helper.doctor with everything on its path that a run on a GPU has."""
+    if "gpu" not in i:
+        ck_hooks.fail("want --gpu: the check of this machine's GPU is the only one there is")
+    request = ck_plans.read_request(ck_resolve.split_tags(i.get("tags", "")))
+    host = ck_plans.survey_host(ck, sys.executable)
+    flavour = request.flavour
+    if flavour is None and len(host.installed) == 1:
+        (flavour,) = host.installed  # even one that does not take this GPU: the report will say so
+    flavour = ck_plans.choose_flavour(flavour, host.installed, host.gpus)
+    names = ["numpy", "onnx", "onnxruntime", flavour]
+    names += ["imagenet-helper", "loadgen-helper", "tensorrt-helper"]
+    if host.has_driver:  # pycuda is built against CUDA
+        names += ["pycuda", "cuda-bindings"]
+    deps = {name: {"tags": f"lib,python-package,{name}"} for name in names}
+    deps["python"] = {"tags": "compiler,lang-python"}
+    for dep in deps.values():
+        ck_resolve.resolve_library(ck, dep, dep["tags"])
+    python, environment = ck_hooks.dep_python(deps)
+    module = "tensorrt_rtx" if flavour == ck_plans.RTX else "tensorrt"
+    model = os.path.join(ck_hooks.REPOSITORY, "package", "model-onnx-digits", "digits.onnx")
+    command = ["-m", "loadgen_helper.doctor", "--model", model, "--flavour", module]
+    if i.get("device"):
+        command += ["--device", str(i["device"])]
+    sys.stdout.flush()
+    code = subprocess.call([python, *command], env=environment)
+    if code:
+        raise SystemExit(code if code > 0 else 1)
+    return {"return": 0}

@@ -1,0 +1,708 @@
+"""From CK tags to a TensorRT plan: source ONNX file, converted ONNX file, flavour, plan.
+
+A plan is looked up by its tags and taken only if its key (the sidecar beside it) agrees with what
+the same request would build now. `find_plan` looks; `obtain_plan` and `obtain_conversion` install
+what is not there. The run hook, the packages and `ck why loadgen` all go through here.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import subprocess
+
+import ck_hooks
+import ck_resolve
+from ck_resolve import join_tags, split_tags
+
+CONVERTED = "converted-from-onnx"
+RANDOM = "random"
+CALIBRATION = "calibration"
+DEFAULT_SOURCE = "digits"
+
+ONNX = {"model", "onnx", "image-classification"}
+PLAN = {"model", "tensorrt", "image-classification"}
+
+PLAN_PACKAGE = "model-tensorrt-convert-from-onnx"
+CONVERSION_PACKAGE = "model-onnx-convert"
+
+# What a tag chooses, the default first. A file of ONNX has no tf32: that is a way to compute.
+PRECISIONS = ("fp32", "tf32", "fp16", "int8")
+INPUTS = ("uint8", "fp32")
+OUTPUTS = ("class", "scores")
+DEFAULT_MAX_BATCH = 1
+
+RTX = "tensorrt-rtx"
+FLAVOUR = re.compile(r"tensorrt-(rtx|\d+)")
+
+# What a user may set for a build with --env.NAME=...: the name, and the build's own.
+BUILD_OPTIONS = {
+    "TENSORRT_COMPUTE_CAPABILITIES": "compute_capabilities",
+    "TENSORRT_OPT_BATCH_SIZE": "opt_batch",
+    "TENSORRT_WORKSPACE_MIB": "workspace_mib",
+}
+
+# Tags that CK puts on every env entry, and those of the entry's version.
+CK_TAG = re.compile(r"(host|target)-os-.*|\d+bits|v\d+(\.\w+)*|tmp")
+
+# Which TensorRT is where, by its own files, and which GPUs there are.
+SURVEY = """
+import ctypes, dataclasses, json, sys
+from tensorrt_helper.flavour import FLAVOURS, find_version
+from tensorrt_helper.gpu import find_gpus
+path, found = list(sys.path), []
+for site in ["", *sys.argv[1:]]:
+    sys.path[:] = ([site] if site else []) + path
+    found += [(name, find_version(name)) for name in FLAVOURS]
+gpus = [dataclasses.asdict(gpu) for gpu in find_gpus()]
+try:
+    ctypes.CDLL("libcuda.so.1")
+    has_driver = True
+except OSError:
+    has_driver = False
+print(json.dumps({"found": found, "gpus": gpus, "has_driver": has_driver or bool(gpus)}))
+"""
+
+# Why a plan is not what its request would build now. Without the ONNX file that it was built from,
+# what it was built for is compared, and the rest is taken as it is.
+JUDGE = """
+import dataclasses, json, sys
+from pathlib import Path
+from tensorrt_helper.build import BuildRequest, look_up
+from tensorrt_helper.flavour import load_flavour
+from tensorrt_helper.gpu import find_gpus
+from tensorrt_helper.plan import judge_plan, measure_plan, read_sidecar
+wanted = json.loads(sys.argv[1])
+plan, model = Path(wanted.pop("output")), Path(wanted.pop("model"))
+capabilities = wanted.pop("compute_capabilities", None)
+capabilities = tuple(capabilities.split(",")) if capabilities else None
+present = [gpu.compute_capability for gpu in find_gpus()]
+if present and not set(present) & set(capabilities or ()):
+    capabilities = None
+mib = wanted.pop("workspace_mib", None)
+if model.is_file():
+    wanted.update(compute_capabilities=capabilities, workspace_bytes=mib and int(mib) << 20)
+    faults = look_up(BuildRequest(model, plan, **wanted)).faults
+else:
+    flavour, key = load_flavour(wanted["flavour"]), read_sidecar(plan).key
+    gpu = flavour.choose_gpu(capabilities, find_gpus)
+    key = dataclasses.replace(key, flavour=flavour.name, version=flavour.version, gpu=gpu)
+    faults = judge_plan(plan, key, measure_plan(plan))
+print(json.dumps(faults))
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What the tags of a converted ONNX file or of a plan ask for.
+
+    source: the tags of the ONNX file to convert, '' for the one that a dep names. flavour:
+    'tensorrt-rtx', 'tensorrt-8' and so on, None for the one that is installed.
+    """
+
+    source: frozenset
+    precision: str
+    input: str
+    output: str
+    max_batch: int
+    flavour: str | None
+
+    def conversion_tags(self):
+        precision = "fp32" if self.precision == "tf32" else self.precision
+        return ONNX | {CONVERTED, precision} | self._option_tags() | self.source
+
+    def plan_tags(self, flavour):
+        own = {CONVERTED, self.precision, f"maxbatch.{self.max_batch}", flavour}
+        return PLAN | own | self._option_tags() | self.source
+
+    def _option_tags(self):
+        return {f"input.{self.input}", f"output.{self.output}"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Host:
+    """The interpreter that converts and runs; what TensorRT it finds; the GPUs.
+
+    installed: {flavour's tag: the module's name}. gpus: {"name", "compute_capability"} each, as
+    nvidia-smi says. has_driver: whether there is a driver for a GPU, also where that is missing.
+    """
+
+    python: str
+    installed: dict
+    gpus: list
+    has_driver: bool
+
+
+def read_request(tags, max_batch=DEFAULT_MAX_BATCH, default_source=DEFAULT_SOURCE):
+    """Take tags apart. What is no option is the source's. max_batch: where no tag says it."""
+    tags = strip_ck_tags(tags)
+    precision = choose(tags, "precision", PRECISIONS)
+    input_type = choose(tags, "input", [f"input.{name}" for name in INPUTS])
+    output = choose(tags, "output", [f"output.{name}" for name in OUTPUTS])
+    flavours = {tag for tag in tags if FLAVOUR.fullmatch(tag)}
+    sizes = {tag for tag in tags if tag.startswith("maxbatch.")}
+    for several in (flavours, sizes):
+        if len(several) > 1:
+            ck_hooks.fail(f"{join_tags(several)}: want one of these tags, not several")
+    for size in sizes:
+        max_batch = read_max_batch(size.removeprefix("maxbatch."))
+    source = tags - ONNX - PLAN - {precision, input_type, output, CONVERTED} - flavours - sizes
+    if not source and default_source:
+        source = {default_source}
+    return Request(
+        source=frozenset(source),
+        precision=precision,
+        input=input_type.removeprefix("input."),
+        output=output.removeprefix("output."),
+        max_batch=max_batch,
+        flavour=min(flavours, default=None),
+    )
+
+
+def read_max_batch(text):
+    if not (text.isascii() and text.isdigit() and int(text)):
+        ck_hooks.fail(f"maxbatch.{text}: want the most images in a batch, such as maxbatch.32")
+    return int(text)
+
+
+def strip_ck_tags(tags):
+    return {tag for tag in tags if not CK_TAG.fullmatch(tag)}
+
+
+def source_tags(entry):
+    """The tags by which a model is known, of the env entry of its ONNX file."""
+    return strip_ck_tags(ck_resolve.entry_tags(entry)) - ONNX
+
+
+def choose(tags, what, choices):
+    """The one of the choices that is among the tags; the first where none is."""
+    chosen = [choice for choice in choices if choice in tags]
+    if len(chosen) > 1:
+        ck_hooks.fail(f"{' and '.join(chosen)}: want one {what}, not several")
+    return chosen[0] if chosen else choices[0]
+
+
+# The host: flavours and GPUs
+
+
+def run_helper(python, code, *arguments, sites=()):
+    """The JSON that a few lines of Python print, run by `python` with the helpers on its path.
+
+    The command ends where the helper says that it cannot be done.
+    """
+    helpers = [ck_hooks.helper_site(name) for name in ("imagenet", "tensorrt")]
+    path = [*sites, *helpers, os.environ.get("PYTHONPATH", "")]
+    guarded = (
+        "import sys\n"
+        "from imagenet_helper.errors import UserError\n"
+        f"try: exec({code!r})\n"
+        "except UserError as error: sys.exit(f'error: {error}')\n"
+    )
+    process = subprocess.run(
+        [python, "-c", guarded, *arguments],
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, path))),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if process.returncode:  # it has said on stderr what is wrong
+        raise SystemExit(2)
+    return json.loads(process.stdout)
+
+
+def survey_host(ck, python):
+    found = run_helper(python, SURVEY, *list_sites(ck))
+    installed = {}
+    for module, version in found["found"]:
+        if version:
+            installed[name_flavour(module, version)] = module
+    return Host(python, installed, found["gpus"], found["has_driver"])
+
+
+def list_sites(ck):
+    """Folders into which CK has installed a TensorRT."""
+    found = [
+        entry
+        for tag in ("tensorrt", RTX)
+        for entry in ck_resolve.find_entries(ck, {"lib", "python-package", tag})
+    ]
+    return sorted({ck_resolve.entry_path(entry) for entry in found})
+
+
+def name_flavour(module, version):
+    """The tag of a flavour: 'tensorrt-rtx', or 'tensorrt-10' by the version."""
+    return RTX if module == "tensorrt_rtx" else f"tensorrt-{version.partition('.')[0]}"
+
+
+def choose_flavour(asked, installed, gpus):
+    """The flavour's tag: what was asked for, or else what is installed and runs on the GPU.
+
+    'tensorrt' where none is installed and the GPU needs TensorRT itself, of whatever version.
+    Ends the command rather than choose among several, or take one that cannot run here.
+    """
+    ck_hooks.import_helper("tensorrt")
+    from tensorrt_helper.flavour import RTX_CAPABILITIES
+
+    if asked:
+        return asked
+    takes_rtx = not gpus or any(gpu["compute_capability"] in RTX_CAPABILITIES for gpu in gpus)
+    names = ", ".join(f"{gpu['name']} ({gpu['compute_capability']})" for gpu in gpus)
+    able = set(installed) if takes_rtx else set(installed) - {RTX}
+    if len(able) > 1:
+        ck_hooks.fail(
+            f"several versions of TensorRT are installed, {' and '.join(sorted(able))}: "
+            "add one of these tags to say which"
+        )
+    if not able and RTX in installed:
+        ck_hooks.fail(
+            f"TensorRT for RTX is installed and does not run on {names}. Install TensorRT itself, "
+            "`ck install package --tags=lib,python-package,tensorrt` (it fetches its libraries "
+            "from NVIDIA's package index); run the ONNX model with the tag device.cuda; or add the "
+            "tag tensorrt-rtx to make a plan for another machine, with "
+            "--env.TENSORRT_COMPUTE_CAPABILITIES=8.6,8.9"
+        )
+    if able:
+        return min(able)
+    return RTX if takes_rtx else "tensorrt"
+
+
+# The source
+
+
+def resolve_source(ck, dep, tags, key="onnx"):
+    """Fill in a dep on an ONNX file as it was exported: registered, or else installed."""
+    tags = tags | ONNX
+    refused = {RANDOM, CONVERTED} - tags
+    entry = ck_resolve.find_registered(ck, key, dep, tags, refused)
+    if entry is None:
+        packages = find_source_packages(ck, tags)
+        if len(packages) != 1:
+            fail_unresolved(tags, packages)
+        ck_resolve.install(ck, packages[0], tags)
+        entry = ck_resolve.find_registered(ck, key, dep, tags, refused)
+    ck_resolve.take(dep, entry, tags)
+    return entry
+
+
+def find_source_packages(ck, tags):
+    found = ck_resolve.find_packages(ck, tags)
+    return [p for p in found if CONVERTED in tags or CONVERTED not in p["meta"]["tags"]]
+
+
+def list_sources(ck, tags):
+    """The registered ONNX files with the tags that may be converted."""
+    return ck_resolve.find_entries(ck, tags | ONNX, {RANDOM, CONVERTED} - tags)
+
+
+def check_sources(ck, request, flavour):
+    """The one registered ONNX file to make a plan from, None without. Ends where there are more."""
+    sources = list_sources(ck, request.source)
+    if len(sources) > 1:
+        ck_resolve.fail_ambiguous(
+            "onnx",
+            ONNX | request.source,
+            sources,
+            "Add a tag that only one has; or make the plan of one, with the first word of its "
+            f"line, and it is found from then on: {describe_install(ck, request, flavour)} "
+            "--deps.onnx=UID",
+        )
+    return sources[0] if sources else None
+
+
+def fail_unresolved(tags, packages):
+    wanted = join_tags(tags)
+    if packages:
+        names = ", ".join(package["data_uoa"] for package in packages)
+        ck_hooks.fail(
+            f"more than one package has the tags {wanted}: {names}. "
+            "Install one by `ck install package:NAME`, or add a tag that only one has"
+        )
+    ck_hooks.fail(
+        f"nothing that is registered with CK, and no package, has the tags {wanted}. See "
+        "`ck show env` and `ck search package --tags=model`; "
+        "`ck detect soft:model.onnx --full_path=FILE` registers an ONNX file"
+    )
+
+
+# Calibration
+
+
+def read_manifest(entry):
+    path = os.path.join(ck_resolve.entry_path(entry), "manifest.json")
+    try:
+        with open(path) as file:
+            return json.load(file)
+    except (OSError, ValueError):
+        return {}
+
+
+def calibration_tags(recipe):
+    """The tags of the original calibration images, and of the array that is made of them."""
+    ck_hooks.import_helper("imagenet")
+    from imagenet_helper.recipe import ImageRecipe
+
+    image = ImageRecipe.from_dict(recipe["image"])
+    common = {"dataset", CALIBRATION, recipe["dataset"]}
+    return common | {"original"}, common | {"preprocessed", *image.tags()}
+
+
+def look_for_calibration(ck, recipe):
+    """The array of the registered calibration images as it is now, None where there is none."""
+    original_tags, tags = calibration_tags(recipe)
+    originals = {entry["data_uid"] for entry in ck_resolve.find_entries(ck, original_tags)}
+    for entry in ck_resolve.find_entries(ck, tags):
+        if entry["meta"]["setup"].get("deps_dataset") in originals and read_manifest(entry):
+            return entry
+    return None
+
+
+def resolve_calibration(ck, dep, recipe):
+    """Fill in a dep on calibration images, preprocessed for a model's recipe.
+
+    Handwritten digits are installed, from the part that the network was trained on; ImageNet's are
+    the user's to name: never validation images that nobody asked to calibrate with.
+    """
+    original_tags, tags = calibration_tags(recipe)
+    tags |= split_tags(dep["tags"])
+    if dep.get("uoa"):
+        entry = ck_resolve.load_pinned(ck, CALIBRATION, dep["uoa"])
+    else:
+        original = find_original(ck, original_tags, recipe["dataset"])
+        entry = next(
+            (
+                entry
+                for entry in ck_resolve.find_entries(ck, tags)
+                if entry["meta"]["setup"].get("deps_dataset") == original["data_uid"]
+            ),
+            None,
+        )
+        if entry is None:
+            entry = preprocess(ck, tags, recipe, {"dataset": original["data_uid"]})
+    ck_resolve.take(dep, entry, tags)
+    return entry
+
+
+def find_original(ck, tags, dataset):
+    originals = ck_resolve.find_entries(ck, tags)
+    if len(originals) > 1:
+        paths = "\n".join(
+            f"  ck rm env:{entry['data_uid']} --force   ({ck_resolve.entry_path(entry)})"
+            for entry in originals
+        )
+        ck_hooks.fail(
+            f"more than one set of calibration images is registered:\n{paths}\n"
+            "Let CK forget the others by these commands; the images stay where they are"
+        )
+    if originals:
+        return originals[0]
+    if dataset != "digits":
+        ck_hooks.fail(
+            "int8 needs images to calibrate with, and none are registered. Register a folder of "
+            "images that are in no accuracy test: "
+            f"`ck detect soft:dataset.{dataset}.calibration --full_path=FOLDER`. "
+            "For MLPerf's list, with all 50,000 validation images registered: "
+            "`ck install package:dataset-imagenet-calibration`"
+        )
+    return ck_resolve.install(ck, ck_resolve.load_package(ck, "dataset-digits-calibration"), tags)
+
+
+def preprocess(ck, tags, recipe, pinned=None):
+    """Install the preprocessed images with the tags, for a model's recipe."""
+    image = recipe["image"]
+    environment = {
+        "DATASET": recipe["dataset"],
+        "IMAGE_SIDE": image["side"],
+        "IMAGE_CROP": image["crop"],
+        "IMAGE_INTERPOLATION": image["interpolation"],
+        "IMAGE_CHANNELS": image["channels"],
+        "IMAGE_ASPECT": image["aspect"],
+    }
+    (package,) = ck_resolve.find_packages(ck, {"dataset", "preprocessed"})
+    return ck_resolve.install(ck, package, tags, environment, pinned)
+
+
+# The converted ONNX file
+
+
+def judge_conversion(ck, conversion, source):
+    """Why a converted file is not what would be converted now; [] where it is.
+
+    conversion: what its recipe says of it. source: the env entry of the ONNX file.
+    """
+    recipe = source["meta"]["customize"]["recipe"]
+    faults = compare("source_sha256", recipe["sha256"], conversion.get("source_sha256"))
+    if conversion.get("precision") == "int8":
+        calibration = look_for_calibration(ck, recipe)
+        used = conversion.get("calibration") or {}
+        if calibration:
+            digest = read_manifest(calibration)["images_sha256"]
+            faults += compare("calibration.images_sha256", digest, used.get("images_sha256"))
+        elif ck_resolve.find_entries(ck, calibration_tags(recipe)[0]):
+            faults.append("the calibration images that are registered now are others")
+    return faults
+
+
+def compare(name, wanted, found):
+    if wanted == found:
+        return []
+    return [f"{name} is {shorten(wanted)}, it was made with {shorten(found)}"]
+
+
+def shorten(value):
+    """A value as a person reads it; of a hash, what tells it apart."""
+    text = str(value)
+    return text if len(text) < 64 else f"{text[:16]}..."
+
+
+def find_conversion(ck, request, source, count=""):
+    """(env entry of the source's converted file or None, why those that are there are not it)
+
+    count: of calibration images, where it was asked for.
+    """
+    faults = []
+    for entry in ck_resolve.find_entries(ck, request.conversion_tags()):
+        if not os.path.exists(ck_resolve.entry_path(entry)):
+            continue
+        conversion = entry["meta"]["customize"]["recipe"].get("conversion") or {}
+        reasons = judge_conversion(ck, conversion, source)
+        if count and request.precision == "int8":
+            used = conversion.get("calibration") or {}
+            reasons += compare("calibration.count", str(count), str(used.get("count")))
+        if not reasons:
+            return entry, []
+        if entry["meta"]["setup"].get("deps_onnx") == source["data_uid"]:
+            faults += [f"{ck_resolve.entry_path(entry)}: {reason}" for reason in reasons]
+    return None, faults
+
+
+def obtain_conversion(ck, request, source, calibration=None, count=""):
+    """The env entry of the converted file; it is made where it is not there.
+
+    calibration: UID of the calibration images to take; count: how many of them. Else any.
+    """
+    entry, faults = find_conversion(ck, request, source, count)
+    if entry is None:
+        for fault in faults:
+            print(f"converting again: {fault}", flush=True)
+        package = ck_resolve.load_package(ck, CONVERSION_PACKAGE)
+        pinned = {"onnx": source["data_uid"]}
+        if calibration:
+            pinned["calibration"] = calibration
+        environment = {"CALIBRATION_COUNT": count} if count else {}
+        tags = request.conversion_tags()
+        entry = ck_resolve.install(ck, package, tags, environment, pinned)
+    return entry
+
+
+# The plan
+
+
+def find_plan(ck, request, flavour, host):
+    """(env entry of the plan that the request would build now or None, why none of those there)"""
+    fitting, faults = [], []
+    refused = {RANDOM} - request.source
+    for entry in ck_resolve.find_entries(ck, request.plan_tags(flavour), refused):
+        reasons = judge_entry(ck, entry, request, host)
+        if reasons:
+            faults += [f"{ck_resolve.entry_path(entry)}: {reason}" for reason in reasons]
+        else:
+            fitting.append(entry)
+    # Plans of one key are interchangeable.
+    keys = {json.dumps(entry["meta"]["customize"]["key"], sort_keys=True) for entry in fitting}
+    if len(keys) > 1:
+        ck_resolve.fail_ambiguous("weights", request.plan_tags(flavour), fitting)
+    return (fitting[0] if fitting else None), faults
+
+
+def judge_entry(ck, entry, request, host):
+    """Why the plan of an env entry is not what the request would build now; [] where it is."""
+    meta = entry["meta"]
+    if not os.path.exists(ck_resolve.entry_path(entry)):
+        return ["the plan is gone"]
+    key = meta["customize"]["key"]
+    faults = []
+    source = find_source_of(ck, entry, request)
+    if source:
+        conversion = {name: key[name] for name in ("source_sha256", "precision", "calibration")}
+        faults = judge_conversion(ck, conversion, source)
+    if faults:
+        return faults
+    converted = meta["deps"].get("converted", {}).get("dict")
+    module = "tensorrt_rtx" if RTX in meta["tags"] else "tensorrt"
+    if module not in host.installed.values():
+        return [f"{module} is not installed any more, with which it was built"]
+    options = {
+        name: meta["customize"].get("install_env", {}).get(variable)
+        for variable, name in BUILD_OPTIONS.items()
+    }
+    wanted = {
+        "output": ck_resolve.entry_path(entry),
+        "model": converted["customize"]["full_path"] if converted else "",
+        "precision": request.precision,
+        "max_batch": request.max_batch,
+        "flavour": module,
+        **{name: value for name, value in options.items() if value},
+    }
+    if "opt_batch" in wanted:
+        wanted["opt_batch"] = int(wanted["opt_batch"])
+    return run_helper(host.python, JUDGE, json.dumps(wanted), sites=list_sites(ck))
+
+
+def find_source_of(ck, entry, request):
+    """The env entry of the ONNX file that a plan was made from, as it is registered now."""
+    uid = entry["meta"]["setup"].get("deps_onnx")
+    source = ck_resolve.load_entry(ck, uid) if uid else None
+    sources = [source] if source else list_sources(ck, request.source)
+    return sources[0] if len(sources) == 1 else None
+
+
+def obtain_plan(ck, request, flavour, host):
+    """The env entry of the plan; it is built, and all that it needs, where it is not there."""
+    entry, faults = find_plan(ck, request, flavour, host)
+    if entry is None:
+        check_sources(ck, request, flavour)
+        for fault in faults:
+            print(f"building again: {fault}", flush=True)
+        package = ck_resolve.load_package(ck, PLAN_PACKAGE)
+        environment = {"ML_MODEL_MAX_BATCH_SIZE": str(request.max_batch)}
+        entry = ck_resolve.install(ck, package, request.plan_tags(flavour), environment)
+    return entry
+
+
+def describe_install(ck, request, flavour):
+    """The command that makes the plan, also where CK cannot find the package by the tags."""
+    tags = request.plan_tags(flavour) - {"image-classification"}
+    meta = ck_resolve.load_package(ck, PLAN_PACKAGE)["meta"]
+    unknown = tags - set(meta["tags"]) - set(meta["variations"])
+    if not unknown:
+        return f"ck install package --tags={join_tags(tags)} --quiet"
+    return (
+        f"ck install package:{PLAN_PACKAGE} --tags={join_tags(tags - unknown)} "
+        f"--extra_tags={join_tags(unknown)} "
+        f"--env.ML_MODEL_MAX_BATCH_SIZE={request.max_batch} --quiet"
+    )
+
+
+def explain(ck, tags, python):
+    """(whether a run with the tags would reuse a plan, the reasons, one a line). Makes nothing."""
+    request = read_request(tags)
+    host = survey_host(ck, python)
+    flavour = choose_flavour(request.flavour, host.installed, host.gpus)
+    entry, faults = find_plan(ck, request, flavour, host)
+    if entry:
+        return True, [f"reused: {ck_resolve.entry_path(entry)}", "all parts of its key agree"]
+    lines = ["built: a run with these tags would make the plan"]
+    lines += faults or [
+        f"no plan is registered with the tags {join_tags(request.plan_tags(flavour))}"
+    ]
+    if flavour not in host.installed:
+        lines.append(f"{flavour} is not installed: pip would install it")
+    lines += explain_conversion(ck, request, flavour)
+    lines.append(f"to make it now: {describe_install(ck, request, flavour)}")
+    return False, lines
+
+
+def explain_conversion(ck, request, flavour):
+    """What is there of the chain from the source to the converted file. Ends where none can be."""
+    source = check_sources(ck, request, flavour)
+    if source is None:
+        wanted = ONNX | request.source
+        packages = find_source_packages(ck, wanted)
+        if len(packages) != 1:
+            fail_unresolved(wanted, packages)
+        return [f"the ONNX file is not there: package:{packages[0]['data_uoa']} would install it"]
+    lines = [f"the ONNX file is {ck_resolve.entry_path(source)}"]
+    own = dataclasses.replace(request, source=frozenset(source_tags(source)))
+    converted, faults = find_conversion(ck, own, source)
+    if converted:
+        lines.append(f"the converted file is {ck_resolve.entry_path(converted)}")
+    else:
+        lines += faults or ["it is not converted yet: package:model-onnx-convert would do that"]
+    recipe = source["meta"]["customize"]["recipe"]
+    if request.precision == "int8" and not converted and recipe["dataset"] != "digits":
+        find_original(ck, calibration_tags(recipe)[0], recipe["dataset"])
+    return lines
+
+
+# What the packages do once CK knows their tags, before it names the folder
+
+
+def prepare_conversion(i):
+    """pre_path of the package that converts an ONNX file. Returns values for its steps: none."""
+    ck, deps = i["ck_kernel"], i["deps"]
+    request = read_package_request(i)
+    source = resolve_source(ck, deps["onnx"], request.source)
+    recipe = source["meta"]["customize"]["recipe"]
+    if recipe.get("conversion"):
+        ck_hooks.fail(
+            f"{ck_resolve.entry_path(source)} is a converted file itself: convert what it was made "
+            "from"
+        )
+    if request.precision == "tf32":
+        ck_hooks.fail("an ONNX file has no tf32: it is a way to compute fp32. Convert to fp32")
+    if request.precision == "int8":
+        resolve_calibration(ck, deps["calibration"], recipe)
+    name_installation(i, source)
+    return {}
+
+
+def prepare_plan(i):
+    """pre_path of the package that makes a plan. Returns values for its steps."""
+    ck, deps = i["ck_kernel"], i["deps"]
+    request = read_package_request(i)
+    request = dataclasses.replace(request, max_batch=read_package_batch(i, request))
+    host = survey_host(ck, ck_hooks.dep_path(deps["python"]))
+    flavour = choose_flavour(request.flavour, host.installed, host.gpus)
+    source = resolve_source(ck, deps["onnx"], request.source)
+    own = dataclasses.replace(request, source=frozenset(source_tags(source)))
+    calibration = deps["calibration"].get("uoa")
+    count = i["install_env"].get("CALIBRATION_COUNT", "")
+    converted = obtain_conversion(ck, own, source, calibration, count)
+    ck_resolve.take(deps["converted"], converted, own.conversion_tags())
+    ck_resolve.resolve_library(ck, deps["tensorrt"], f"lib,python-package,{flavour}")
+    found = {tag for tag in deps["tensorrt"]["dict"]["tags"] if FLAVOUR.fullmatch(tag)}
+    if flavour not in found | {"tensorrt"}:
+        ck_hooks.fail(f"{flavour} was asked for, and {join_tags(found)} is what CK has registered")
+    flavour = min(found)
+    i["customize"]["package_extra_name"] = f" ({join_tags(own.source)}, {flavour})"
+    name_installation(i, source, {flavour, f"maxbatch.{request.max_batch}"})
+    return {
+        "ML_MODEL_MAX_BATCH_SIZE": str(request.max_batch),
+        "TENSORRT_FLAVOUR": "tensorrt_rtx" if flavour == RTX else "tensorrt",
+    }
+
+
+def read_package_request(i):
+    """The request that an installation's tags make, with those that --dep_add_tags.onnx adds."""
+    dep = i["deps"]["onnx"]
+    tags = set(i["tags"]) | (split_tags(dep["tags"]) - ONNX)
+    return read_request(tags, default_source="" if dep.get("uoa") else DEFAULT_SOURCE)
+
+
+def read_package_batch(i, request):
+    """The largest batch: what the tags say, else ML_MODEL_MAX_BATCH_SIZE."""
+    named = [tag for tag in i["tags"] if tag.startswith("maxbatch.")]
+    text = str(i["install_env"].get("ML_MODEL_MAX_BATCH_SIZE", ""))
+    size = read_max_batch(text) if text else request.max_batch
+    if named and size != request.max_batch:
+        ck_hooks.fail(
+            f"{named[0]} and ML_MODEL_MAX_BATCH_SIZE={text} contradict each other: give one"
+        )
+    return size
+
+
+def name_installation(i, source, words=frozenset()):
+    """Give what is installed its tags, the source's and `words`, and a folder of its own.
+
+    CK names the folder after the variations and extra tags that were given, not after deps.
+    """
+    path = os.path.abspath(ck_resolve.entry_path(source))
+    name = re.sub(r"[^\w.+-]+", "_", source["meta"]["customize"]["recipe"]["name"])
+    digest = hashlib.sha256(path.encode()).hexdigest()[:6]
+    extra = sorted(words - set(i["tags"]))
+    i["customize"]["extra_suggested_path"] = "-" + "-".join([name, digest, *extra])
+    i["tags"].extend(sorted((words | source_tags(source)) - set(i["tags"])))
+
+
+PREPARATIONS = {"conversion": prepare_conversion, "plan": prepare_plan}

@@ -1,0 +1,88 @@
+"""`ck why loadgen` and `ck doctor loadgen`, as a user types them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+
+import pytest
+
+WITH_RTX = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None,
+    reason="NOT RUN: needs TensorRT for RTX (pip install tensorrt-rtx-cu13)",
+)
+
+
+def why(ck, tags: str, code: int):
+    return ck("why", "loadgen", f"--tags={tags}", code=code)
+
+
+@WITH_RTX
+def test_why_names_what_is_missing_of_the_chain(own_ck):
+    said = why(own_ck, "model,tensorrt,digits,converted-from-onnx,fp16,maxbatch.3", 2).stdout
+    assert "no plan is registered" in said
+    assert "package:model-onnx-digits would install it" in said
+    assert not own_ck.tools.joinpath("model-onnx-digits").exists()  # it only says so
+    own_ck("install", "package:model-onnx-digits", "--quiet")
+    said = why(own_ck, "model,tensorrt,digits,converted-from-onnx,fp16,maxbatch.3", 2).stdout
+    assert "digits.onnx" in said
+    assert "package:model-onnx-convert would do that" in said
+    command = "ck install package --tags="
+    assert command in said
+
+
+@WITH_RTX
+def test_why_where_no_plan_can_exist(ck):
+    said = why(ck, "model,tensorrt,vgg,converted-from-onnx", 2).stderr
+    assert "vgg" in said
+    assert "ck detect soft:model.onnx --full_path=FILE" in said
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ("model,onnx,digits", "want the tags of a plan"),
+        ("model,tensorrt,digits,fp16,int8", "want one precision"),
+        ("model,tensorrt,digits,maxbatch.4,maxbatch.8", "want one of these tags"),
+        ("model,tensorrt,digits,maxbatch.0", "maxbatch.32"),
+        ("model,tensorrt,digits,tensorrt-8,tensorrt-rtx", "want one of these tags"),
+    ],
+)
+def test_why_refuses_tags_that_make_no_sense(ck, tags, said):
+    failed = why(ck, tags, 2)
+    assert said in failed.stderr
+    assert failed.stderr.count("error:") == 1
+
+
+def test_doctor_wants_to_be_told_what_to_look_at(ck):
+    assert "--gpu" in ck("doctor", "loadgen", code=2).stderr
+
+
+@WITH_RTX
+def test_doctor_runs_with_the_libraries_and_passes_its_exit_code_on(own_ck):
+    module = own_ck.root / "soft/lib.python.loadgen-helper/loadgen_helper/doctor.py"
+    module.write_text(
+        "import json, sys\n"
+        "import imagenet_helper, onnx, onnxruntime, tensorrt_helper, tensorrt_rtx\n"
+        "print('arguments', json.dumps(sys.argv[1:]))\n"
+        "sys.exit(7)\n"
+    )
+    printed = own_ck("doctor", "loadgen", "--gpu", "--device=1", code=7).stdout
+    (line,) = [line for line in printed.splitlines() if line.startswith("arguments ")]
+    model = own_ck.root / "package" / "model-onnx-digits" / "digits.onnx"
+    assert json.loads(line.partition(" ")[2]) == [
+        "--model", str(model), "--flavour", "tensorrt_rtx", "--device", "1",
+    ]  # fmt: skip
+
+
+@WITH_RTX
+@pytest.mark.skipif(
+    shutil.which("nvidia-smi") is not None, reason="NOT RUN: is about machines without a GPU"
+)
+def test_doctor_on_a_machine_without_a_gpu(ck):
+    """It converts and builds all the same, and the report says what is missing."""
+    printed = ck("doctor", "loadgen", "--gpu", code=1).stdout
+    for precision in ("fp32", "fp16"):
+        assert f"| build the plan, {precision} | " in printed
+    assert "FAILED: GPU and driver" in printed

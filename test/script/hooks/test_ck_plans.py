@@ -1,0 +1,133 @@
+"""What tags ask for, and which TensorRT they get; `test/package/` builds plans by them."""
+
+from __future__ import annotations
+
+import ck_hooks
+import ck_plans
+import pytest
+
+H200 = {"name": "NVIDIA H200", "compute_capability": "9.0"}
+GTX_1080 = {"name": "NVIDIA GeForce GTX 1080", "compute_capability": "6.1"}
+RTX_4090 = {"name": "NVIDIA GeForce RTX 4090", "compute_capability": "8.9"}
+BOTH = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt-10": "tensorrt"}
+RTX = {"tensorrt-rtx": "tensorrt_rtx"}
+
+
+def read(tags: str, **others):
+    return ck_plans.read_request(set(tags.split(",")), **others)
+
+
+def test_the_tags_of_2019():
+    request = read("model,tensorrt,resnet,converted-from-onnx,fp32,maxbatch.32")
+    assert request == ck_plans.Request(
+        frozenset({"resnet"}), "fp32", "uint8", "class", max_batch=32, flavour=None
+    )
+    assert request.plan_tags("tensorrt-10") == {
+        "model", "tensorrt", "image-classification", "converted-from-onnx", "resnet", "fp32",
+        "maxbatch.32", "input.uint8", "output.class", "tensorrt-10",
+    }  # fmt: skip
+
+
+def test_defaults_and_other_models():
+    request = read("model,tensorrt")
+    assert (request.source, request.precision, request.max_batch) == ({"digits"}, "fp32", 1)
+    assert read("model,tensorrt", max_batch=8).max_batch == 8
+    assert read("model,tensorrt,maxbatch.2", max_batch=8).max_batch == 2
+    request = read("model,tensorrt,squeezenet1_1,trained,int8,maxbatch.200,tensorrt-8,input.fp32")
+    assert request.source == {"squeezenet1_1", "trained"}
+    assert (request.precision, request.max_batch) == ("int8", 200)
+    assert (request.flavour, request.input) == ("tensorrt-8", "fp32")
+
+
+def test_tf32_takes_the_file_of_fp32():
+    tags = read("model,tensorrt,digits,tf32").conversion_tags()
+    assert "fp32" in tags
+    assert "tf32" not in tags
+    assert {"model", "onnx", "converted-from-onnx", "digits"} <= tags
+
+
+def test_tags_of_cks_own_are_not_the_models():
+    entry = {"meta": {"tags": ["model", "onnx", "image-classification", "resnet", "trained",
+                               "host-os-linux-64", "target-os-linux-64", "64bits", "v0",
+                               "v5.12"]}}  # fmt: skip
+    assert ck_plans.source_tags(entry) == {"resnet", "trained"}
+
+
+@pytest.mark.parametrize(
+    "tags",
+    ["fp32,fp16", "input.fp32,input.uint8", "output.class,output.scores", "maxbatch.1,maxbatch.2",
+     "tensorrt-8,tensorrt-rtx", "maxbatch.0", "maxbatch.", "maxbatch.-1", "maxbatch.1.5"],
+)  # fmt: skip
+def test_tags_that_contradict_each_other(tags, capsys):
+    with pytest.raises(SystemExit) as ended:
+        read(f"model,tensorrt,digits,{tags}")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("asked", "installed", "gpus", "chosen"),
+    [
+        (None, RTX, [], "tensorrt-rtx"),
+        (None, RTX, [RTX_4090], "tensorrt-rtx"),
+        (None, {"tensorrt-8": "tensorrt"}, [GTX_1080], "tensorrt-8"),
+        (None, {"tensorrt-11": "tensorrt"}, [], "tensorrt-11"),
+        # The one that runs here.
+        (None, BOTH, [H200], "tensorrt-10"),
+        # None installed: the one that pip gets and that runs here.
+        (None, {}, [], "tensorrt-rtx"),
+        (None, {}, [RTX_4090], "tensorrt-rtx"),
+        (None, {}, [H200], "tensorrt"),
+        # Never another than asked for.
+        ("tensorrt-rtx", BOTH, [H200], "tensorrt-rtx"),
+        ("tensorrt-8", BOTH, [], "tensorrt-8"),
+        ("tensorrt-10", {}, [RTX_4090], "tensorrt-10"),
+    ],
+)
+def test_the_flavour_that_is_taken(asked, installed, gpus, chosen):
+    assert ck_plans.choose_flavour(asked, installed, gpus) == chosen
+
+
+@pytest.mark.parametrize(
+    ("installed", "gpus", "words"),
+    [
+        (BOTH, [], ["tensorrt-10", "tensorrt-rtx", "add one of these tags"]),
+        (BOTH, [RTX_4090], ["tensorrt-10", "tensorrt-rtx"]),
+        ({"tensorrt-8": "tensorrt", "tensorrt-10": "tensorrt"}, [H200], ["tensorrt-8"]),
+        (RTX, [H200], ["NVIDIA H200", "9.0", "lib,python-package,tensorrt", "device.cuda"]),
+        (RTX, [GTX_1080], ["GTX 1080", "6.1"]),
+    ],
+)
+def test_a_flavour_is_not_chosen_by_guessing(installed, gpus, words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        ck_plans.choose_flavour(None, installed, gpus)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert all(word in said for word in words), said
+
+
+def test_a_helper_that_cannot_ends_the_command(capfd):
+    import sys
+
+    code = "from imagenet_helper.errors import UserError\nraise UserError('no such thing')"
+    with pytest.raises(SystemExit) as ended:
+        ck_plans.run_helper(sys.executable, code)
+    assert ended.value.code == 2
+    assert capfd.readouterr().err == "error: no such thing\n"
+
+
+def test_a_conversion_of_another_file_is_not_taken(monkeypatch):
+    source = {"meta": {"customize": {"recipe": {"sha256": "a" * 64}}}}
+    right = {"source_sha256": "a" * 64, "precision": "fp16"}
+    assert ck_plans.judge_conversion(None, right, source) == []
+    (reason,) = ck_plans.judge_conversion(None, right | {"source_sha256": "b" * 64}, source)
+    assert "source_sha256" in reason
+    assert "aaaa" in reason
+    assert "bbbb" in reason
+
+
+def test_helpers_are_found_with_what_they_use():
+    ck_hooks.import_helper("tensorrt")
+    import tensorrt_helper.flavour
+
+    assert ck_plans.RTX.replace("-", "_") in tensorrt_helper.flavour.FLAVOURS
