@@ -70,7 +70,7 @@ def test_run(imagenet_ck, name):
     check(json.loads((imagenet_ck.tmp / "record.json").read_text()), name)
 
 
-@pytest.mark.parametrize("name", ACCURACIES)
+@pytest.mark.parametrize("name", sorted(set(ACCURACIES) - {"resnet50_v1.5_pqf_large"}))  # slow
 def test_benchmark(imagenet_ck, name):
     experiment = f"accuracy.{name}"
     imagenet_ck("benchmark", PROGRAM, *flags(name), "--repetitions=1", "--record",
