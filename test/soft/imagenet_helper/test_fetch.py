@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import io
 import os
+import random
 import socket
 import subprocess
 import tarfile
@@ -18,7 +19,7 @@ from imagenet_helper import fetch as module
 from imagenet_helper.errors import UserError
 from imagenet_helper.fetch import fetch, parse_hash
 
-CONTENT = os.urandom(200_000)
+CONTENT = random.Random(0).randbytes(200_000)
 SHA256 = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
 
