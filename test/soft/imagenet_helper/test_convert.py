@@ -23,6 +23,8 @@ from imagenet_helper.preprocess import PreprocessedSet, preprocess
 from imagenet_helper.recipe import ImageRecipe
 from onnx import TensorProto, helper, numpy_helper
 
+pytestmark = pytest.mark.slow  # nothing in it depends on the version of Python
+
 SIDE, CLASSES = 8, 10
 MEAN, SCALE = [120.0, 110.0, 100.0], [0.02, 0.01, 0.015]
 PRECISIONS = ("fp32", "fp16", "int8")
