@@ -404,7 +404,7 @@ def whole(images, tmp_path) -> Path:
     return tmp_path / "set"
 
 
-@pytest.mark.parametrize("name", SET_FILES)
+@pytest.mark.parametrize("name", sorted(SET_FILES))
 def test_a_set_without_one_of_its_files(whole, name):
     (whole / name).unlink()
     with pytest.raises(UserError, match=name.replace(".", r"\.")):
