@@ -4,7 +4,7 @@ HERE := $(CURDIR)
 BIN := $(HERE)/.venv/bin
 LOGS := $(HERE)/.ck/log
 PROGRAM := program:image-classification-tensorrt-loadgen-py
-HELPERS := $(HERE)/soft/lib.python.imagenet-helper:$(HERE)/soft/lib.python.loadgen-helper:$(HERE)/soft/lib.python.tensorrt-helper
+HELPERS := $(subst $() ,:,$(foreach name,imagenet loadgen tensorrt analyze explore,$(HERE)/soft/lib.python.$(name)-helper))
 TMP := program/image-classification-tensorrt-loadgen-py/tmp
 
 # CK takes its folders from the environment; PIP_*, XDG_* keep pip's and pooch's caches here too.
