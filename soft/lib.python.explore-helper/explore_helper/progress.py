@@ -1,0 +1,104 @@
+"""Tell how runs go on: a bar on a terminal, a line a run elsewhere; and keep their failures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from .entry import Entry
+from .plan import Estimate, format_duration
+from .runs import ACCURACY, Outcome, PlannedRun
+
+
+class ProgressWatcher:
+    """A `Watcher` that prints, learns how long runs take, and writes failures into the entry.
+
+    runs: what is to be run. A context manager: the bar is drawn inside it.
+    """
+
+    def __init__(
+        self, console: Console, entry: Entry, runs: Sequence[PlannedRun], estimate: Estimate
+    ) -> None:
+        self.failed: list[Outcome] = []
+        self._console = console
+        self._entry = entry
+        self._open = {run.id: run for run in runs}
+        self._total = len(runs)
+        self._estimate = estimate
+        self._running: list[PlannedRun] = []
+        self._progress = Progress(
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.description}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("", total=self._total, left=self._describe_left())
+
+    def __enter__(self) -> ProgressWatcher:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def started(self, run: PlannedRun) -> None:
+        """Show what runs."""
+        self._running.append(run)
+        self._draw()
+
+    def ended(self, outcome: Outcome) -> None:
+        """Print what came of the run, and keep it if that is a failure."""
+        run = outcome.run
+        self._running.remove(run)
+        del self._open[run.id]
+        self._estimate.learn_outcome(outcome)
+        if outcome.failure is not None:
+            self._entry.keep_failure(outcome.failure)
+            self.failed.append(outcome)
+        else:
+            self._entry.forget_failure(run.id)
+        number = self._total - len(self._open)
+        left = "" if self._console.is_terminal else f"; {self._describe_left()}"
+        self._console.print(
+            escape(f"[{number}/{self._total}] {run.description}: {describe_outcome(outcome)}")
+            + f", {outcome.wall_s:.1f} s{left}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        self._draw(advance=1)
+
+    def _draw(self, advance: int = 0) -> None:
+        running = self._running[0].description if self._running else ""
+        if len(self._running) > 1:
+            running += f" and {len(self._running) - 1} more"
+        self._progress.update(
+            self._task, advance=advance, description=escape(running), left=self._describe_left()
+        )
+
+    def _describe_left(self) -> str:
+        if not self._open:
+            return "done"
+        return f"about {format_duration(self._estimate.estimate_s(self._open.values()))} left"
+
+
+def describe_outcome(outcome: Outcome) -> str:
+    """The result in a few words: rate and LoadGen's verdict, accuracy, or the error."""
+    if outcome.failure is not None:
+        return f"FAILED: {outcome.failure.error.splitlines()[0]}"
+    assert outcome.record is not None
+    if outcome.run.mode == ACCURACY:
+        return f"accuracy {outcome.record['accuracy']['top1_percent']:.3f}%"
+    rate = outcome.record["throughput"]["samples_per_second"]
+    is_valid = outcome.record["verdicts"]["loadgen"]["valid"]
+    return f"{rate:.4g} samples/s, {'VALID' if is_valid else 'INVALID'}"
