@@ -19,7 +19,7 @@ from typing import Any
 from imagenet_helper.errors import UserError
 from imagenet_helper.files import write_file
 
-from .runs import EXPLORE_RUN, Failure
+from .runs import EXPLORE_RUN, Outcome
 
 DEFINITION = "sweep.json"
 LOCK = ".explore.lock"
@@ -91,18 +91,18 @@ class Entry:
         found = [_read_json(path) for path in sorted(self.folder.glob("failed-*.json"))]
         return {failure["explore_run"]: failure for failure in found}
 
-    def keep_failure(self, failure: Failure) -> None:
-        """Write the failure down."""
-        write_file(self.folder / f"failed-{failure.explore_run}.json", failure.to_json())
+    def settle(self, outcome: Outcome) -> None:
+        """Write a failure down; remove what is known of one where there is a record now."""
+        path = self.folder / f"failed-{outcome.run.id}.json"
+        if outcome.failure is not None:
+            write_file(path, outcome.failure.to_json())
+        else:
+            self.log_path(outcome.run.id).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
     def log_path(self, run: str) -> Path:
         """Where all that a failed run printed is kept."""
         return self.folder / f"failed-{run}.log"
-
-    def forget_failure(self, run: str) -> None:
-        """Remove what is known of a failure of a run that has a record now."""
-        self.log_path(run).unlink(missing_ok=True)
-        (self.folder / f"failed-{run}.json").unlink(missing_ok=True)
 
     def _is_known_to_ck(self) -> bool:
         try:
@@ -123,7 +123,7 @@ class Entry:
             shutil.rmtree(self.folder)
 
     def _add(self, tags: Sequence[str]) -> None:
-        command = [find_ck(), "add", f"local:experiment:{self.name}", f"--tags={','.join(tags)}"]
+        command = [find_ck(), "update", f"local:experiment:{self.name}", f"--tags={','.join(tags)}"]
         process = subprocess.run(
             command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
         )

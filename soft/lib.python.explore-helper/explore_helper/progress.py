@@ -23,7 +23,6 @@ class ProgressWatcher:
     def __init__(
         self, console: Console, entry: Entry, runs: Sequence[PlannedRun], estimate: Estimate
     ) -> None:
-        self.failed: list[Outcome] = []
         self._console = console
         self._entry = entry
         self._open = {run.id: run for run in runs}
@@ -63,11 +62,7 @@ class ProgressWatcher:
         self._running.remove(run)
         del self._open[run.id]
         self._estimate.learn_outcome(outcome)
-        if outcome.failure is not None:
-            self._entry.keep_failure(outcome.failure)
-            self.failed.append(outcome)
-        else:
-            self._entry.forget_failure(run.id)
+        self._entry.settle(outcome)
         number = self._total - len(self._open)
         left = "" if self._console.is_terminal else f"; {self._describe_left()}"
         self._console.print(
