@@ -8,7 +8,7 @@ from fractions import Fraction
 from imagenet_helper.errors import UserError
 
 MAX_VALUES = 1000
-_NUMBER = r"\d{1,12}(?:\.\d{1,6})?"
+_NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,6})?"
 _PART = re.compile(rf"({_NUMBER})(?:\.\.({_NUMBER})(?::(x?)({_NUMBER}))?)?")
 
 SYNTAX = "want numbers and ranges: 1,2,3 or 1..8 or 8..32:8 or 1..64:x2 or 1,2,4..64"

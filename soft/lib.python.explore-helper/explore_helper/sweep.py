@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,22 +89,21 @@ class Sweep:
         }
 
     def list_points(self) -> list[Point]:
-        """The points, none twice. SingleStream has one sample a query: batch 1 only."""
-        points = []
+        """The points. SingleStream has one sample a query: batch 1 only."""
+        return list(self._make_points())
+
+    def _make_points(self) -> Iterator[Point]:
         for network, scenario in itertools.product(self.network, self.scenario):
             batches = self.batch or (DEFAULT_BATCH_SIZE,)
             for batch in (1,) if scenario == "SingleStream" else batches:
                 if scenario == "MultiStream":
-                    points += [
-                        Point(network, scenario, batch, samples_per_query=samples)
-                        for samples in self.samples_per_query or (batch,)
-                    ]
+                    for samples in self.samples_per_query or (batch,):
+                        yield Point(network, scenario, batch, samples_per_query=samples)
                 elif scenario == "Server":
-                    rates = self.qps or (None,)
-                    points += [Point(network, scenario, batch, target_qps=qps) for qps in rates]
+                    for qps in self.qps or (None,):
+                        yield Point(network, scenario, batch, target_qps=qps)
                 else:
-                    points.append(Point(network, scenario, batch))
-        return points
+                    yield Point(network, scenario, batch)
 
     def list_notes(self) -> list[str]:
         """What a reader of the plan might not expect."""
@@ -222,9 +221,10 @@ def _find_unknown(options: Mapping[str, Any]) -> list[str]:
 
 def _find_problems(sweep: Sweep) -> list[str]:
     """What the program would refuse, each thing once."""
-    points = len(sweep.list_points())
+    # Not more are made than may be: axes multiply.
+    points = len(list(itertools.islice(sweep._make_points(), MAX_RUNS + 1)))
     if points * sweep.repetitions > MAX_RUNS:
-        return [f"{points} points, {sweep.repetitions} times: more than {MAX_RUNS:,} runs"]
+        return [f"more than {MAX_RUNS:,} runs: take fewer values or repetitions"]
     problems: list[str] = []
     for run in sweep.list_runs():
         if run.repetition == 1:
