@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from imagenet_helper.errors import UserError
@@ -26,8 +25,7 @@ CONTROLS = ("repository", "dry_run", "retry_failed")
 
 def main(arguments: Sequence[str]) -> int:
     """Carry out `explore --repository=FOLDER --KEY=VALUE...`. Returns the exit code."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    _hear_signals()
     options = parse_arguments(arguments)
     repository = Path(options.pop("repository"))
     if not repository.is_dir():
@@ -134,6 +132,13 @@ def take_flag(options: dict[str, Any], key: str) -> bool:
     return bool(value == "yes")
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """End as Ctrl-C does, with the benchmark in flight."""
-    raise KeyboardInterrupt
+def _hear_signals() -> None:
+    """Let SIGTERM and a terminal that hangs up end the sweep as Ctrl-C does, with its benchmark.
+
+    `nohup` is minded; a shell starts what it puts in the background with SIGINT ignored, which the
+    benchmark would inherit.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)

@@ -88,8 +88,13 @@ class Entry:
 
     def read_failures(self) -> dict[str, dict[str, Any]]:
         """What is known of the runs that failed, by their names."""
-        found = [_read_json(path) for path in sorted(self.folder.glob("failed-*.json"))]
-        return {failure["explore_run"]: failure for failure in found}
+        failures = {}
+        for path in sorted(self.folder.glob("failed-*.json")):
+            failure = _read_json(path)
+            if not (isinstance(failure, dict) and isinstance(failure.get("error"), str)):
+                raise UserError(f"{path} says nothing of a failed run. Move it elsewhere")
+            failures[path.stem.removeprefix("failed-")] = failure
+        return failures
 
     def settle(self, outcome: Outcome) -> None:
         """Write a failure down; remove what is known of one where there is a record now."""

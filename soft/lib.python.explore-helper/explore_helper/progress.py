@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+)
+from rich.text import Text
 
 from .entry import Entry
 from .plan import Estimate, format_duration
@@ -29,15 +38,17 @@ class ProgressWatcher:
         self._total = len(runs)
         self._estimate = estimate
         self._running: list[PlannedRun] = []
+        self._left_s, self._left_at = 0.0, time.monotonic()
         self._progress = Progress(
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[left]}"),
+            _LeftColumn(self),
             TextColumn("{task.description}"),
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self._progress.add_task("", total=self._total, left=self._describe_left())
+        self._task = self._progress.add_task("", total=self._total)
+        self._draw()
 
     def __enter__(self) -> ProgressWatcher:
         self._progress.start()
@@ -64,27 +75,41 @@ class ProgressWatcher:
         self._estimate.learn_outcome(outcome)
         self._entry.settle(outcome)
         number = self._total - len(self._open)
-        left = "" if self._console.is_terminal else f"; {self._describe_left()}"
+        self._draw(advance=1)
+        left = "" if self._console.is_terminal else f"; {self.describe_left()}"
         self._console.print(
             escape(f"[{number}/{self._total}] {run.description}: {describe_outcome(outcome)}")
             + f", {outcome.wall_s:.1f} s{left}",
             highlight=False,
             soft_wrap=True,
         )
-        self._draw(advance=1)
+
+    def describe_left(self) -> str:
+        """How long it will still take, in words."""
+        if not self._open:
+            return "done"
+        left_s = max(0.0, self._left_s - (time.monotonic() - self._left_at))
+        return f"about {format_duration(left_s)} left"
 
     def _draw(self, advance: int = 0) -> None:
         running = self._running[0].description if self._running else ""
         if len(self._running) > 1:
             running += f" and {len(self._running) - 1} more"
-        self._progress.update(
-            self._task, advance=advance, description=escape(running), left=self._describe_left()
-        )
+        at_once = max(1, len(self._running))
+        self._left_s = self._estimate.estimate_s(self._open.values()) / at_once
+        self._left_at = time.monotonic()
+        self._progress.update(self._task, advance=advance, description=escape(running))
 
-    def _describe_left(self) -> str:
-        if not self._open:
-            return "done"
-        return f"about {format_duration(self._estimate.estimate_s(self._open.values()))} left"
+
+class _LeftColumn(ProgressColumn):
+    """The time left, counting down between the ends of runs."""
+
+    def __init__(self, watcher: ProgressWatcher) -> None:
+        super().__init__()
+        self._watcher = watcher
+
+    def render(self, task: Task) -> Text:
+        return Text(self._watcher.describe_left())
 
 
 def describe_outcome(outcome: Outcome) -> str:

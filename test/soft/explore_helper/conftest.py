@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from imagenet_helper.errors import run_main
 HERE = Path(__file__).resolve().parent
 SOFT = HERE.parent.parent.parent / "soft"
 TIMEOUT_S = 30
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class FakeCk:
@@ -53,10 +54,13 @@ class FakeCk:
         plain = {name.removeprefix("batch_"): told for name, told in by_batch.items()}
         (self.folder / "behaviour.json").write_text(json.dumps(plain))
 
-    def start(self, *options: str, **environment: str) -> subprocess.Popen[str]:
-        """Start `explore` with the options."""
+    def start(
+        self, *options: str, before: Sequence[str] = (), **environment: str
+    ) -> subprocess.Popen[str]:
+        """Start `explore` with the options. before: words that go before the command."""
         process = subprocess.Popen(
             [
+                *before,
                 *(sys.executable, str(HERE / "run_explore.py"), "explore"),
                 f"--repository={self.repository}",
                 *options,
@@ -74,7 +78,7 @@ class FakeCk:
     def __call__(self, *options: str, code: int = 0) -> tuple[str, str]:
         """Run `explore` in this process. Returns what it printed, on stdout and on stderr."""
         out, err = io.StringIO(), io.StringIO()
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
         with (
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),

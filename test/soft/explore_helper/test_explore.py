@@ -157,14 +157,20 @@ def test_a_broken_record_is_named(fake_ck: FakeCk) -> None:
     _, err = fake_ck(*SWEEP, code=2)
     assert f"{path} is no record" in err
     path.unlink()
+    failure = fake_ck.experiments / "s" / "failed-x.r1.json"
+    failure.write_text("[]")
+    _, err = fake_ck(*SWEEP, code=2)
+    assert f"{failure} says nothing" in err
+    failure.unlink()
     out, _ = fake_ck(*SWEEP)
     assert "4 there already, 1 to do" in out
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_ends_the_run_in_flight(fake_ck: FakeCk, number: int) -> None:
     fake_ck.behave(batch_1=60)
-    process = fake_ck.start(*SWEEP)
+    in_background = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")  # SIGINT is ignored there
+    process = fake_ck.start(*SWEEP, before=() if number == signal.SIGINT else in_background)
     fake_ck.wait_for_calls(2)
     process.send_signal(number)
     _, err = process.communicate(timeout=5)
@@ -177,6 +183,15 @@ def test_ctrl_c_ends_the_run_in_flight(fake_ck: FakeCk, number: int) -> None:
     out, _ = fake_ck(*SWEEP)
     assert "1 there already, 4 to do" in out
     assert Counter(fake_ck.list_calls("ends")) == Counter(set(fake_ck.list_calls()))
+
+
+def test_nohup_is_minded(fake_ck: FakeCk) -> None:
+    fake_ck.behave(batch_1=0.3)
+    process = fake_ck.start(*SWEEP, before=("nohup",))
+    fake_ck.wait_for_calls(2)
+    process.send_signal(signal.SIGHUP)
+    out, _ = process.communicate(timeout=10)
+    assert "5 of 5 runs are recorded" in out
 
 
 def test_a_run_that_does_not_hear_ctrl_c_is_killed(fake_ck: FakeCk) -> None:
