@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,9 @@ from .local import LocalExecutor
 from .plan import Estimate, Plan, print_plan
 from .progress import ProgressWatcher
 from .runs import Executor, PlannedRun
-from .sweep import TAGS, Sweep, read_sweep
+from .sweep import TAGS, Sweep, read_integer, read_sweep
 
-CONTROLS = ("repository", "dry_run", "retry_failed")
-"""Options that are no part of what is measured."""
+CLUSTER_OPTIONS = ("cluster", "jobs", "remote_python")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -30,32 +31,60 @@ def main(arguments: Sequence[str]) -> int:
     repository = Path(options.pop("repository"))
     if not repository.is_dir():
         raise UserError(f"--repository={repository}: no such folder; want CK's local repository")
-    dry_run, retry_failed = (
-        take_flag(options, "dry_run"),
-        take_flag(options, "retry_failed"),
-    )
+    dry_run = take_flag(options, "dry_run")
+    retry_failed = take_flag(options, "retry_failed")
+    cluster = {key: options.pop(key) for key in CLUSTER_OPTIONS if key in options}
     console = Console()
     sweep = read_sweep(options)
     entry = Entry(repository, sweep.name)
     if dry_run:
         entry.check(sweep.define())
-        show_plan(console, sweep, entry, retry_failed)
-        for run in make_plan(sweep, entry).list_open(retry_failed):
+        _, runs = show_plan(console, sweep, entry, retry_failed)
+        for run in runs:
             print(shlex.join(run.argv))
         return 0
     with hold_lock(repository) as lock:
         entry.make(sweep.define(), TAGS)
-        return run_sweep(console, sweep, entry, LocalExecutor(entry, lock), retry_failed)
+        return run_sweep(console, sweep, entry, open_executor(entry, lock, cluster), retry_failed)
+
+
+@contextlib.contextmanager
+def open_executor(entry: Entry, lock: int, options: Mapping[str, str]) -> Iterator[Executor]:
+    """What runs the runs: this machine, or the cluster that CLUSTER_OPTIONS name.
+
+    lock: a descriptor of `hold_lock`. Raises UserError where there is no such cluster.
+    """
+    if "cluster" in options:
+        from .cluster import ClusterExecutor, connect  # Dask is installed where it is asked for
+
+        jobs = read_integer([options.get("jobs", "1")], 1, 1000)
+        with connect(options["cluster"], jobs, options.get("remote_python")) as client:
+            yield ClusterExecutor(client, entry)
+    elif options:
+        raise UserError(f"{', '.join(options)}: means something with --cluster= only")
+    else:
+        yield LocalExecutor(entry, lock)
 
 
 def run_sweep(
-    console: Console, sweep: Sweep, entry: Entry, executor: Executor, retry_failed: bool
+    console: Console,
+    sweep: Sweep,
+    entry: Entry,
+    executor: AbstractContextManager[Executor],
+    retry_failed: bool,
 ) -> int:
-    """Run what the sweep's entry has not yet. Returns the exit code: 1 if a run failed."""
+    """Run what the sweep's entry has not yet. Returns the exit code: 1 if a run failed.
+
+    executor: entered only where there is something to run.
+    """
     estimate, runs = show_plan(console, sweep, entry, retry_failed)
     try:
-        with ProgressWatcher(console, entry, runs, estimate) as watcher:
-            executor.run(runs, watcher)
+        if runs:
+            with (
+                executor as opened,
+                ProgressWatcher(console, entry, runs, estimate) as watcher,
+            ):
+                opened.run(runs, watcher)
     except KeyboardInterrupt:
         plan = make_plan(sweep, entry)
         print(

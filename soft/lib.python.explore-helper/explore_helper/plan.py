@@ -53,7 +53,9 @@ class Estimate:
         if settings.duration_s is not None:
             return overhead + settings.duration_s
         if settings.count_override is not None:
-            return overhead  # nobody knows yet how long one query takes
+            # How long a query takes, nobody knows yet: as long as the other tests.
+            known = [wall_s for tests_s in self.tests_s.values() for wall_s in tests_s]
+            return overhead + (statistics.median(known) if known else 0)
         conf_ms = settings.conf.get("min_duration")
         return overhead + (DEFAULT_DURATION_S if conf_ms is None else conf_ms / 1000)
 

@@ -167,7 +167,7 @@ def read_sweep(options: Mapping[str, Any]) -> Sweep:
     read("batch", _read_integers)
     read("samples_per_query", _read_integers)
     read("qps", lambda words: tuple(map(float, parse_axis(",".join(words)))))
-    read("repetitions", lambda words: _read_integer(words, 1, 1000))
+    read("repetitions", lambda words: read_integer(words, 1, 1000))
     read("accuracy", _read_flag)
     read("count", _one)
     read("duration", _one)
@@ -208,6 +208,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(environment, dict):
         raise UserError(f"{path}: env: want names with values, such as {{CK_VERBOSE: yes}}")
     return content | {f"env.{name}": value for name, value in environment.items()}
+
+
+def read_integer(words: Sequence[str], low: int, high: int) -> int:
+    """The whole number that an option's only word says. Raises UserError."""
+    text = _one(words)
+    if not (re.fullmatch(r"[0-9]{1,9}", text) and low <= int(text) <= high):
+        raise UserError(f"'{text[:100]}': want a whole number, {low} to {high:,}")
+    return int(text)
 
 
 def _find_unknown(options: Mapping[str, Any]) -> list[str]:
@@ -283,13 +291,6 @@ def _read_integers(words: Sequence[str]) -> tuple[int, ...]:
         if value.denominator != 1 or value < 1:
             raise UserError(f"{float(value):g}: want whole numbers from 1")
     return tuple(map(int, values))
-
-
-def _read_integer(words: Sequence[str], low: int, high: int) -> int:
-    text = _one(words)
-    if not (re.fullmatch(r"[0-9]{1,9}", text) and low <= int(text) <= high):
-        raise UserError(f"'{text[:100]}': want a whole number, {low} to {high:,}")
-    return int(text)
 
 
 def _read_flag(words: Sequence[str]) -> bool:

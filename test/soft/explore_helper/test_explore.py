@@ -237,6 +237,7 @@ def test_a_second_sweep_waits_for_the_first(fake_ck: FakeCk) -> None:
         (("--batchs=1",), "batchs: no such option; did you mean batch?"),
         (("--file=nothing.yaml",), "nothing.yaml: No such file"),
         (("--name=..",), "want letters, digits"),
+        (("--jobs=2",), "jobs: means something with --cluster= only"),
     ],
 )
 def test_refused(fake_ck: FakeCk, options: tuple[str, ...], message: str) -> None:

@@ -36,6 +36,11 @@ def test_an_estimate_without_a_duration(tmp_path: Path) -> None:
         runs = read_sweep({**options, **more}).list_runs()
         assert Estimate().estimate_s(runs) == pytest.approx(test_s + OVERHEAD_S)
 
+    estimate = Estimate()
+    estimate.learn("other.r1", 7)
+    runs = read_sweep({**options, "count": "100"}).list_runs()
+    assert estimate.estimate_s(runs) == pytest.approx(7 + OVERHEAD_S)
+
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
