@@ -133,7 +133,7 @@ def report_end(console: Console, sweep: Sweep, entry: Entry) -> int:
             file=sys.stderr,
         )
     if failed:
-        print(f"{len(failed)} runs failed; --retry_failed tries them again", file=sys.stderr)
+        print(f"failed runs: {len(failed)}; --retry_failed tries them again", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -59,7 +59,7 @@ def test_a_failed_run_is_kept_and_the_sweep_goes_on(fake_ck: FakeCk) -> None:
     assert "batch 1, repetition 1: FAILED: the model takes at most 3 images" in out
     assert "3 of 5 runs are recorded" in out
     assert "failed: digits onnx, Offline, batch 1, repetition 2: the model takes" in err
-    assert "2 runs failed; --retry_failed tries them again" in err
+    assert "failed runs: 2; --retry_failed tries them again" in err
     files = sorted((fake_ck.experiments / "s").glob("failed-*.json"))
     assert len(files) == 2
     failure = json.loads(files[0].read_text())
@@ -86,7 +86,7 @@ def test_a_failed_run_is_tried_again_when_asked(fake_ck: FakeCk) -> None:
     fake_ck(*SWEEP, code=1)
     out, err = fake_ck(*SWEEP, code=1)
     assert "0 to do" in out
-    assert "2 runs failed" in err
+    assert "failed runs: 2" in err
     assert len(fake_ck.list_calls()) == 5
     fake_ck.behave()
     out, _ = fake_ck(*SWEEP, "--retry_failed")
