@@ -40,24 +40,24 @@ class Estimate:
 
     def estimate_s(self, runs: Iterable[PlannedRun]) -> float:
         """The duration of `runs`, one after the other."""
-        return sum(self._estimate_run_s(run) for run in runs)
+        overhead_s = statistics.median(self.overheads_s) if self.overheads_s else OVERHEAD_S
+        known = [wall_s for tests_s in self.tests_s.values() for wall_s in tests_s]
+        typical_s = statistics.median(known) if known else 0
+        return sum(overhead_s + self._estimate_test_s(run, typical_s) for run in runs)
 
-    def _estimate_run_s(self, run: PlannedRun) -> float:
-        overhead = statistics.median(self.overheads_s) if self.overheads_s else OVERHEAD_S
+    def _estimate_test_s(self, run: PlannedRun, typical_s: float) -> float:
         same = self.tests_s.get(_configuration(run.id))
         if same:
-            return overhead + statistics.median(same)
-        settings = read_settings(run.environment)
+            return statistics.median(same)
         if run.mode == ACCURACY:
-            return overhead
+            return typical_s
+        settings = read_settings(run.environment)
         if settings.duration_s is not None:
-            return overhead + settings.duration_s
+            return settings.duration_s
         if settings.count_override is not None:
-            # How long a query takes, nobody knows yet: as long as the other tests.
-            known = [wall_s for tests_s in self.tests_s.values() for wall_s in tests_s]
-            return overhead + (statistics.median(known) if known else 0)
+            return typical_s  # nobody knows yet how long a query takes
         conf_ms = settings.conf.get("min_duration")
-        return overhead + (DEFAULT_DURATION_S if conf_ms is None else conf_ms / 1000)
+        return DEFAULT_DURATION_S if conf_ms is None else conf_ms / 1000
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ class ProgressWatcher:
         self._total = len(runs)
         self._estimate = estimate
         self._running: list[PlannedRun] = []
+        self._at_once = 1
         self._left_s, self._left_at = 0.0, time.monotonic()
         self._progress = Progress(
             BarColumn(bar_width=20),
@@ -95,8 +96,8 @@ class ProgressWatcher:
         running = self._running[0].description if self._running else ""
         if len(self._running) > 1:
             running += f" and {len(self._running) - 1} more"
-        at_once = max(1, len(self._running))
-        self._left_s = self._estimate.estimate_s(self._open.values()) / at_once
+        self._at_once = max(self._at_once, len(self._running))
+        self._left_s = self._estimate.estimate_s(self._open.values()) / self._at_once
         self._left_at = time.monotonic()
         self._progress.update(self._task, advance=advance, description=escape(running))
 

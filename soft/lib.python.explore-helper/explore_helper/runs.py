@@ -42,6 +42,11 @@ class Network:
             tags += f",converted-from-onnx,{self.precision}"
         return tags + (",device.cuda" if self.engine == "onnx-cuda" else "")
 
+    @property
+    def has_accuracy(self) -> bool:
+        """Whether its weights were trained; the program refuses to measure random ones."""
+        return "random" not in self.tags(1).split(",")
+
     def __str__(self) -> str:
         if self.weights is not None:
             return self.weights

@@ -66,7 +66,7 @@ class Sweep:
     repetitions: int = DEFAULT_REPETITIONS
     """Performance runs of each point."""
     accuracy: bool = True
-    """Whether each file that is run has its accuracy measured, once."""
+    """Whether each file that is run, except of random weights, has its accuracy measured, once."""
     count: str | None = None
     """CK_LOADGEN_COUNT_OVERRIDE of performance runs."""
     duration: str | None = None
@@ -110,8 +110,10 @@ class Sweep:
         notes = []
         if "SingleStream" in self.scenario and any(batch != 1 for batch in self.batch):
             notes.append("SingleStream sends one sample at a time: it has batch 1 only")
-        if self.accuracy is False:
+        if not self.accuracy:
             notes.append("no accuracy is measured")
+        elif not all(network.has_accuracy for network in self.network):
+            notes.append("random weights have no accuracy")
         return notes
 
     def list_runs(self) -> list[PlannedRun]:
@@ -125,7 +127,8 @@ class Sweep:
             largest: dict[str, Point] = {}
             for point in points:
                 known = largest.get(point.weights)
-                if known is None or point.batch > known.batch:
+                is_larger = known is None or point.batch > known.batch
+                if point.network.has_accuracy and is_larger:
                     largest[point.weights] = point
             runs += [self.plan(point, 1, ACCURACY) for point in largest.values()]
         for repetition in range(1, self.repetitions + 1):
@@ -174,11 +177,6 @@ def read_sweep(options: Mapping[str, Any]) -> Sweep:
     read("name", lambda words: _match(_NAME, _one(words), "want letters, digits and _ . @ -"))
     values["network"] = _read_networks(options, problems)
     values["env"] = _read_environment(options, problems)
-    if "accuracy" not in values:
-        # Random weights have no accuracy.
-        values["accuracy"] = not any(
-            "random" in network.tags(1).split(",") for network in values["network"]
-        )
     values.setdefault("name", _derive_name(values["network"]))
     sweep = Sweep(**values)
     if sweep.qps and "Server" not in sweep.scenario:

@@ -95,9 +95,14 @@ def test_accuracy_is_measured_once_for_each_file_that_is_run() -> None:
     assert [run.point.batch for run in runs] == [1, 8]  # a plan for each batch
 
 
-def test_random_weights_have_no_accuracy_unless_asked() -> None:
-    assert not read_sweep({"model": "resnet50+random"}).accuracy
-    assert read_sweep({"model": "resnet50+random", "accuracy": "yes"}).accuracy
+def test_random_weights_have_no_accuracy() -> None:
+    sweep = read_sweep({"model": "digits,resnet50+random", "accuracy": "yes", "repetitions": "1"})
+    assert [(run.point.network.model, run.mode) for run in sweep.list_runs()] == [
+        ("digits", ACCURACY),
+        ("digits", "PerformanceOnly"),
+        ("resnet50,random", "PerformanceOnly"),
+    ]
+    assert sweep.list_notes() == ["random weights have no accuracy"]
 
 
 def test_a_run() -> None:
