@@ -122,4 +122,5 @@ def describe_outcome(outcome: Outcome) -> str:
         return f"accuracy {outcome.record['accuracy']['top1_percent']:.3f}%"
     rate = outcome.record["throughput"]["samples_per_second"]
     is_valid = outcome.record["verdicts"]["loadgen"]["valid"]
-    return f"{rate:.4g} samples/s, {'VALID' if is_valid else 'INVALID'}"
+    shown = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+    return f"{shown} samples/s, {'VALID' if is_valid else 'INVALID'}"
