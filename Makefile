@@ -4,7 +4,7 @@ HERE := $(CURDIR)
 BIN := $(HERE)/.venv/bin
 LOGS := $(HERE)/.ck/log
 PROGRAM := program:image-classification-tensorrt-loadgen-py
-HELPERS := $(HERE)/soft/lib.python.imagenet-helper:$(HERE)/soft/lib.python.loadgen-helper:$(HERE)/soft/lib.python.tensorrt-helper
+HELPERS := $(subst $() ,:,$(foreach name,imagenet loadgen tensorrt analyze explore,$(HERE)/soft/lib.python.$(name)-helper))
 TMP := program/image-classification-tensorrt-loadgen-py/tmp
 
 # CK takes its folders from the environment; PIP_*, XDG_* keep pip's and pooch's caches here too.
@@ -15,7 +15,7 @@ export XDG_CACHE_HOME := $(HERE)/.ck/cache
 export PATH := $(BIN):$(PATH)
 unexport CK_LOCAL_REPO CK_ROOT CK_CFG PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: run test test-all setup ck-env lint clean bench-harness bench-run bench-preprocess bench-ck bench-gpu
+.PHONY: run test test-all setup ck-env lint clean bench-harness bench-run bench-preprocess bench-ck bench-explore bench-gpu
 .DEFAULT_GOAL := run
 
 run: setup
@@ -46,7 +46,7 @@ ck-env: setup
 .ck/test-installed: .ck/installed requirements-test.txt
 	@sh .ci/setup.sh install-test
 
-bench-harness bench-run bench-preprocess bench-ck: bench-%: setup
+bench-harness bench-run bench-preprocess bench-ck bench-explore: bench-%: setup
 	@PYTHONPATH=$(HELPERS) $(BIN)/python bench/$*.py
 
 # On PYTHONPATH, ONNX Runtime's GPU build goes before the CPU's, which has the same name.

@@ -1,7 +1,10 @@
-"""CK's `ck why loadgen` and `ck doctor loadgen`; what they say is decided in script/hooks."""
+"""This repository's own CK commands: `ck ACTION loadgen`.
+
+What `why` and `doctor` say is decided in script/hooks; the others hand their words to a helper
+library, in a process of its own.
+"""
 
 import os
-import subprocess
 import sys
 
 sys.path.insert(
@@ -14,6 +17,9 @@ import ck_resolve
 cfg = {}  # CK puts the module's meta.json here,
 work = {}  # its own notes here,
 ck = None  # and its kernel here
+
+# What CK itself puts into a request.
+REQUEST_KEYS = {"action", "cid", "cids", "data_uoa", "module_uoa", "out", "xcids"}
 
 
 def init(i):
@@ -52,18 +58,62 @@ def doctor(i):
     names += ["imagenet-helper", "loadgen-helper", "tensorrt-helper"]
     if host.has_driver:  # pycuda is built against CUDA
         names += ["pycuda", "cuda-bindings"]
-    deps = {name: {"tags": f"lib,python-package,{name}"} for name in names}
-    deps["python"] = {"tags": "compiler,lang-python"}
-    for dep in deps.values():
-        ck_resolve.resolve_library(ck, dep, dep["tags"])
-    python, environment = ck_hooks.dep_python(deps)
+    python, environment = resolve_libraries(names)
     module = "tensorrt_rtx" if flavour == ck_plans.RTX else "tensorrt"
     model = os.path.join(ck_hooks.REPOSITORY, "package", "model-onnx-digits", "digits.onnx")
     command = ["-m", "loadgen_helper.doctor", "--model", model, "--flavour", module]
     if i.get("device"):
         command += ["--device", str(i["device"])]
+    become([python, *command], environment)
+
+
+def analyze(i):
+    return run_helper(i, "analyze_helper", ["duckdb", "rich"])
+
+
+def compare(i):
+    return run_helper(i, "analyze_helper", ["rich"])
+
+
+def report(i):
+    return run_helper(i, "analyze_helper", ["jinja2", "matplotlib"])
+
+
+def serve(i):
+    return run_helper(i, "analyze_helper", ["jinja2", "matplotlib", "starlette", "uvicorn"])
+
+
+def explore(i):
+    cluster = ["distributed", "dask-jobqueue"] if "cluster" in i else []
+    return run_helper(i, "explore_helper", ["pyyaml", "rich", *cluster])
+
+
+def run_helper(i, helper, libraries):
+    """Run `python -m HELPER ACTION WORD... --KEY=VALUE...`, as the request says.
+
+    The helper parses the words and refuses what it does not know. libraries: what it needs beside
+    numpy, as variations of package:lib-python-package; what is missing is installed.
+    """
+    libraries = [*libraries, "numpy", "imagenet-helper", "loadgen-helper", "analyze-helper"]
+    if helper == "explore_helper":
+        libraries.append("explore-helper")
+    python, environment = resolve_libraries(libraries)
+    command = ["-m", helper, i["action"], f"--repository={ck.work['dir_local_repo']}", *i["cids"]]
+    command += [f"--{key}={i[key]}" for key in sorted(i.keys() - REQUEST_KEYS)]
+    become([python, *command], environment)
+
+
+def resolve_libraries(names):
+    """Let CK resolve Python libraries. Returns the interpreter, and an environment with them."""
+    deps = {name: {"tags": f"lib,python-package,{name}"} for name in names}
+    deps["python"] = {"tags": "compiler,lang-python"}
+    for dep in deps.values():
+        ck_resolve.resolve_library(ck, dep, dep["tags"])
+    return ck_hooks.dep_python(deps)
+
+
+def become(command, environment):
+    """Go on as another program, which then has the terminal, the signals and the exit code."""
     sys.stdout.flush()
-    code = subprocess.call([python, *command], env=environment)
-    if code:
-        raise SystemExit(code if code > 0 else 1)
-    return {"return": 0}
+    sys.stderr.flush()
+    os.execve(command[0], command, environment)

@@ -1,0 +1,1 @@
+"""Read recorded runs into one table, judge, compare and show them."""
