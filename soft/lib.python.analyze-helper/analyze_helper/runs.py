@@ -54,8 +54,12 @@ class Run:
     target_qps: float | None
     """Server: arrival rate in queries/s that was asked for."""
     cpu: str | None
+    cores: int | None
+    """Processor cores that the run might use."""
     gpu: str | None
     """Name of the first GPU; None on a machine without."""
+    driver: str | None
+    """Version of the GPU's driver."""
 
     loadgen_valid: bool | None
     """LoadGen's own verdict."""
@@ -65,8 +69,8 @@ class Run:
     """The first set of rules that has the scenario: edge or datacenter."""
     rules_met: bool | None
     """Whether the performance rules of that set are met."""
-    official: bool
-    """False where the rules speak of something else (other images, random weights...)."""
+    unofficial: str | None
+    """Why the rules do not speak of the run, whatever its figures; None: nothing of that kind."""
     worst_check: str | None
     """Name of the check with the smallest margin in that set."""
     worst_margin: float | None
@@ -76,6 +80,8 @@ class Run:
 
     samples_per_second: float | None
     queries_per_second: float | None
+    peak_qps: float | None
+    """FindPeakPerformance: the highest rate within the latency bound, in queries/s."""
     queries: int | None
     samples: int | None
     latency_min_ns: float | None
@@ -95,6 +101,10 @@ class Run:
     """Duration of the performance test."""
     wall_s: float | None
     """Duration of the whole test, loading included."""
+    sm_clock_mhz: float | None
+    """Median clock of the multiprocessors while the GPU was at work; the slowest GPU's."""
+    temperature_c: float | None
+    """The highest temperature of a GPU at work."""
 
     loadgen_version: str | None
     commit: str | None
@@ -121,7 +131,9 @@ CONFIGURATION = (
     "samples_per_query",
     "target_qps",
     "cpu",
+    "cores",
     "gpu",
+    "driver",
 )
 """The columns by which runs are repetitions of one another."""
 
@@ -145,12 +157,12 @@ def column_names() -> tuple[str, ...]:
 def group_points(runs: Iterable[Run]) -> list[Point]:
     """The points that `runs` make, in the order of their first runs.
 
-    A failed run has no point; an accuracy run has none of its own.
+    A failed run has no point; an accuracy run and a FindPeakPerformance have none of their own.
     """
     by_configuration: dict[tuple[Any, ...], list[Run]] = {}
     accuracies: dict[tuple[Any, ...], Run] = {}
     for run in sorted(runs, key=lambda run: (run.start is not None, run.start)):
-        if run.samples_per_second is not None:
+        if run.samples_per_second is not None and run.mode != "FindPeakPerformance":
             key = tuple(getattr(run, name) for name in CONFIGURATION)
             by_configuration.setdefault(key, []).append(run)
         if run.top1_percent is not None:
