@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import ctypes
 import importlib.metadata
 import os
 import platform
 import shutil
 import subprocess
+import uuid
 from pathlib import Path
 from typing import Any
 
 from imagenet_helper.errors import UserError
+
+from .nvidia_smi import parse_number, query_nvidia_smi
 
 PACKAGES = (
     "ck",
@@ -39,8 +41,6 @@ _GPU_FIELDS = {
     "clocks.max.memory": "max_memory_clock_mhz",
     "power.limit": "power_limit_w",
 }
-# nvidia-smi takes seconds where the driver has to be loaded first.
-_NVIDIA_SMI_TIMEOUT_S = 10
 _GIT_TIMEOUT_S = 10
 _CUDA_LIBRARY = "libcuda.so.1"
 _MIB = 1 << 20
@@ -89,6 +89,26 @@ def list_cuda_devices() -> tuple[int, ...]:
     return tuple(range(count.value))
 
 
+def find_gpu_uuid(device: int) -> str | None:
+    """The UUID of the GPU that CUDA numbers `device`, as nvidia-smi takes it; None: not known.
+
+    nvidia-smi numbers by the bus, CUDA by speed and by what CUDA_VISIBLE_DEVICES leaves. For an
+    instance of a GPU that is cut up, it is that GPU's.
+    """
+    try:
+        cuda = ctypes.CDLL(_CUDA_LIBRARY)
+    except OSError:
+        return None
+    handle, found = ctypes.c_int(), (ctypes.c_ubyte * 16)()
+    if (
+        cuda.cuInit(0)
+        or cuda.cuDeviceGet(ctypes.byref(handle), device)
+        or cuda.cuDeviceGetUuid(ctypes.byref(found), handle)
+    ):
+        return None
+    return f"GPU-{uuid.UUID(bytes=bytes(found))}"
+
+
 def _describe_cpu() -> dict[str, Any]:
     frequency = Path("/sys/devices/system/cpu/cpu0/cpufreq")
     return {
@@ -97,7 +117,7 @@ def _describe_cpu() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "cores_usable": len(os.sched_getaffinity(0)),
         "cores_quota": _read_quota(),
-        "governor": _read_text(frequency / "scaling_governor"),
+        "governor": read_text(frequency / "scaling_governor"),
         "min_clock_mhz": _read_mhz(frequency / "scaling_min_freq"),
         "max_clock_mhz": _read_mhz(frequency / "scaling_max_freq"),
     }
@@ -105,17 +125,17 @@ def _describe_cpu() -> dict[str, Any]:
 
 def _read_cpu_model() -> str | None:
     fields: dict[str, str] = {}
-    for line in (_read_text(Path("/proc/cpuinfo")) or "").splitlines():
+    for line in (read_text(Path("/proc/cpuinfo")) or "").splitlines():
         name, _, value = line.partition(":")
         fields.setdefault(name.strip(), value.strip())
     # Arm has no model name there; its boards have one in the device tree.
-    board = (_read_text(Path("/proc/device-tree/model")) or "").rstrip("\0")
+    board = (read_text(Path("/proc/device-tree/model")) or "").rstrip("\0")
     return fields.get("model name") or board or None
 
 
 def _read_quota() -> float | None:
     """The cores' worth of time that a control group allows, where it limits it."""
-    text = _read_text(Path("/sys/fs/cgroup/cpu.max"))
+    text = read_text(Path("/sys/fs/cgroup/cpu.max"))
     with contextlib.suppress(ValueError):  # "max 100000" where there is no limit
         quota_us, period_us = map(int, (text or "").split())
         return quota_us / period_us
@@ -123,40 +143,20 @@ def _read_quota() -> float | None:
 
 
 def _read_mhz(path: Path) -> float | None:
-    text = _read_text(path)
+    text = read_text(path)
     return None if text is None else int(text) / 1000
 
 
 def _list_gpus() -> list[dict[str, Any]]:
     """Name, driver, memory and limits of each NVIDIA GPU; empty where nvidia-smi does not work."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    command = ["nvidia-smi", f"--query-gpu={','.join(_GPU_FIELDS)}"]
-    command += ["--format=csv,noheader,nounits"]
-    try:
-        process = subprocess.run(
-            command, capture_output=True, text=True, timeout=_NVIDIA_SMI_TIMEOUT_S
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    if process.returncode:
-        return []
-    rows = csv.reader(process.stdout.splitlines(), skipinitialspace=True)
     return [
         {
-            name: value if name in ("name", "driver") else _parse_number(value)
+            name: value if name in ("name", "driver") else parse_number(value)
             for name, value in zip(_GPU_FIELDS.values(), row, strict=True)
         }
-        for row in rows
+        for row in query_nvidia_smi(f"--query-gpu={','.join(_GPU_FIELDS)}") or ()
         if len(row) == len(_GPU_FIELDS)
     ]
-
-
-def _parse_number(text: str) -> float | None:
-    """A figure of nvidia-smi; None for `[N/A]` and its like."""
-    with contextlib.suppress(ValueError):
-        return float(text)
-    return None
 
 
 def _read_os_name() -> str | None:
@@ -174,7 +174,7 @@ def _detect_container() -> dict[str, str] | None:
     for name, kind in (("container", "systemd's or podman's"), ("KUBERNETES_PORT", "kubernetes")):
         if os.environ.get(name):
             return {"kind": kind, "detected_by": f"variable {name}"}
-    groups = _read_text(Path("/proc/1/cgroup")) or ""
+    groups = read_text(Path("/proc/1/cgroup")) or ""
     for kind in ("docker", "kubepods", "containerd", "lxc"):
         if kind in groups:
             return {"kind": kind, "detected_by": "control groups of process 1"}
@@ -216,7 +216,8 @@ def _describe_repository(root: Path) -> dict[str, Any] | None:
     }
 
 
-def _read_text(path: Path) -> str | None:
+def read_text(path: Path) -> str | None:
+    """What a small file of the system says, stripped; None where it cannot be read."""
     with contextlib.suppress(OSError):
         return path.read_text(encoding="utf-8", errors="replace").strip()
     return None

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .engines.base import Engine
     from .run import DeviceCounts, RunOutcome
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def build_record(
@@ -101,6 +101,7 @@ def build_record(
         "model": dict(model),
         "dataset": dict(dataset),
         "environment": dict(environment),
+        "conditions": dict(outcome.conditions),
         "deps": [dict(dep) for dep in deps],
         "logs": [
             {**_describe_file(path), "bytes": path.stat().st_size}

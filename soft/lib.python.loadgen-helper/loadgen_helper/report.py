@@ -112,7 +112,7 @@ def _draw_latencies(record: Mapping[str, Any]) -> Iterator[str]:
 
 def _list_devices(engine: Mapping[str, Any]) -> Iterator[str]:
     """Who did how much, where several did; records of before there were several do not say."""
-    devices = engine.get("devices", ())
+    devices = engine["devices"] or ()
     if len(devices) < 2:
         return
     for device in devices:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from imagenet_helper.errors import UserError
 
 from .batching import BatchPolicy, DeadlineBatches, EagerBatches, list_sizes
+from .conditions import Watch
 from .engines import Engine
 from .estimate import needs_estimate, set_estimate
 from .settings import RunSettings, refuse_several_devices, resolve_settings
@@ -64,6 +65,8 @@ class RunOutcome:
     """Duration of LoadGen's StartTest in seconds, preparing the engines and loading included."""
     devices: tuple[DeviceCounts, ...]
     """One for each engine, in their order."""
+    conditions: dict[str, Any]
+    """What else the machine did, as in the record."""
 
 
 def run_test(
@@ -98,15 +101,16 @@ def run_test(
     _check_memory(loadgen_settings, settings)
     unfinished_dir = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=log_dir))
     try:
-        system, wall_s = _run_loadgen(
-            settings, loadgen_settings, engines, sizes, images, unfinished_dir
-        )
+        with Watch(e.cuda_device for e in engines if e.cuda_device is not None) as watch:
+            system, wall_s = _run_loadgen(
+                settings, loadgen_settings, engines, sizes, images, unfinished_dir
+            )
         _keep_logs(unfinished_dir, log_dir)
     finally:
         shutil.rmtree(unfinished_dir)
     in_force = _list_settings(loadgen_settings)
     devices = _count_devices(system, settings)
-    return RunOutcome(settings, in_force, system.top5, log_dir, wall_s, devices)
+    return RunOutcome(settings, in_force, system.top5, log_dir, wall_s, devices, watch.conditions)
 
 
 def remove_logs(log_dir: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline")
 MODES = ("AccuracyOnly", "PerformanceOnly", "SubmissionRun", "FindPeakPerformance")
 DEFAULT_BATCH_SIZE = 32
 ALL_DEVICES = "all"
+_LABEL = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # Kinds of engines, as in ENGINES, that run on no GPU; the null engine stands in for any.
 _WITHOUT_DEVICES = ("onnx",)
 _WITHOUT_GPU = ("null",)
@@ -31,7 +33,7 @@ class Variable:
     field: str
     """The attribute of RunSettings that it sets."""
     type: str
-    """choice, integer, number, flag, file or devices."""
+    """choice, integer, number, flag, file, devices or label."""
     default: str
     """What holds where it is not set."""
     help: str
@@ -50,7 +52,11 @@ class Variable:
             return f"{self.low:g} to {int(self.high):,}"
         if self.type == "devices":
             return f"{ALL_DEVICES}, or numbers from {self.low:g} to {int(self.high):,}: 0,1"
-        return {"flag": "yes, no", "file": "a file"}[self.type]
+        return {
+            "flag": "yes, no",
+            "file": "a file",
+            "label": "1 to 64 letters, digits, `.`, `_` or `-`",
+        }[self.type]
 
 
 # The upper ends keep LoadGen out of the sizes at which it overflows or runs out of memory.
@@ -166,6 +172,7 @@ VARIABLES = (
     ),
     Variable("CK_SILENT_MODE", "silent", "flag", "no", "One line for each verdict."),
     Variable("CK_VERBOSE", "verbose", "flag", "no", "Print every LoadGen setting in force, too."),
+    Variable("CK_EXPLORE_RUN", "run", "label", "none", "What `ck explore loadgen` names a run by."),
 )
 
 
@@ -201,6 +208,8 @@ class RunSettings:
     """The values of user.conf that apply to this scenario: {'min_duration': 10000}."""
     silent: bool = False
     verbose: bool = False
+    run: str | None = None
+    """What `ck explore loadgen` names the run by."""
 
 
 def read_settings(environ: Mapping[str, str]) -> RunSettings:
@@ -332,6 +341,10 @@ def _parse(variable: Variable, text: str) -> Any:
         return Path(text)
     if variable.type == "devices":
         return _parse_devices(text, f"want {variable.range}", int(variable.high))
+    if variable.type == "label":
+        if not _LABEL.fullmatch(text):
+            raise ValueError(f"want {variable.range}")
+        return text
     wanted = f"want {'a whole number' if variable.type == 'integer' else 'a number'}, "
     wanted += variable.range
     try:

@@ -57,6 +57,7 @@ def real_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RealRun]
                 folder,
                 printed["wall_s"],
                 tuple(DeviceCounts(**device) for device in printed["devices"]),
+                printed["conditions"],
             )
             made[key] = RealRun(outcome, printed["engine"], environ)
         return made[key]

@@ -27,6 +27,7 @@ print(
             "top5": None if outcome.top5 is None else outcome.top5.tolist(),
             "wall_s": outcome.wall_s,
             "devices": [dataclasses.asdict(device) for device in outcome.devices],
+            "conditions": outcome.conditions,
             "engine": describe_engine([engine], outcome.settings.batch_size),
         }
     )

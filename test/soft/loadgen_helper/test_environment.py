@@ -118,7 +118,7 @@ def test_gpus(nvidia_smi):
     ],
 )
 def test_nvidia_smi_that_does_not_work(nvidia_smi, monkeypatch, script):
-    monkeypatch.setattr(module, "_NVIDIA_SMI_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("loadgen_helper.nvidia_smi._TIMEOUT_S", 0.5)
     nvidia_smi(script)
     assert describe_environment(Path("/"))["gpus"] == []
 
@@ -130,7 +130,7 @@ def test_processor_with_a_limit(monkeypatch):
         "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "performance",
         "/sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq": "3400000",
     }
-    monkeypatch.setattr(module, "_read_text", lambda path: files.get(str(path)))
+    monkeypatch.setattr(module, "read_text", lambda path: files.get(str(path)))
     cpu = describe_environment(Path("/"))["cpu"]
     assert cpu["model"] == "Some CPU"
     assert cpu["cores_quota"] == 1.5
@@ -146,7 +146,7 @@ def test_processor_with_a_limit(monkeypatch):
 def test_containers(monkeypatch):
     marks: set[str] = set()
     monkeypatch.setattr(Path, "exists", lambda self: str(self) in marks)
-    monkeypatch.setattr(module, "_read_text", lambda path: "0::/\n")
+    monkeypatch.setattr(module, "read_text", lambda path: "0::/\n")
     for name in ("container", "KUBERNETES_PORT"):
         monkeypatch.delenv(name, raising=False)
     assert module._detect_container() is None

@@ -36,9 +36,10 @@ def make_record(run, accuracy=None) -> dict:
             },
             "rules": judge(result, None, DIGITS, MODEL, run.engine),
         },
-        "engine": run.engine,
+        "engine": {**run.engine, "devices": None},
         "model": MODEL,
         "dataset": DIGITS,
+        "conditions": None,
         "timing": {"performance_s": performance and performance.duration_s},
     }
     if performance:

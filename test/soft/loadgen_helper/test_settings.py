@@ -40,6 +40,7 @@ def test_every_variable_is_read():
         "CK_LOADGEN_DURATION": "0.5",
         "CK_SILENT_MODE": "yes",
         "CK_VERBOSE": "0",
+        "CK_EXPLORE_RUN": "resnet50-v1.5_B.32",
     }
     assert read_settings(environ) == RunSettings(
         scenario="MultiStream",
@@ -53,6 +54,7 @@ def test_every_variable_is_read():
         target_latency_ms=12.5,
         duration_s=0.5,
         silent=True,
+        run="resnet50-v1.5_B.32",
     )
     server = {"CK_LOADGEN_SCENARIO": "Server", "CK_LOADGEN_TARGET_QPS": "2.5"}
     assert read_settings(server).target_qps == 2.5
@@ -89,6 +91,10 @@ def test_variables_and_settings_agree():
         ("CK_CUDA_DEVICES", "9" * 5000, "want all, or numbers"),
         ("CK_CUDA_DEVICES", "\u0663", "want all, or numbers"),
         ("CK_CUDA_DEVICES", "0,1", "2 GPUs, and SingleStream sends one sample at a time"),
+        ("CK_EXPLORE_RUN", "a b", "want 1 to 64 letters, digits"),
+        ("CK_EXPLORE_RUN", "../a/b", "want 1 to 64 letters, digits"),
+        ("CK_EXPLORE_RUN", "a" * 65, "want 1 to 64 letters, digits"),
+        ("CK_EXPLORE_RUN", "caf\u00e9", "want 1 to 64 letters, digits"),
         ("CK_LOADGEN_CONF_FILE", "/no/such/user.conf", "No such file"),
         ("CK_LOADGEN_CONF_FILE", "/", "Is a directory"),
     ],

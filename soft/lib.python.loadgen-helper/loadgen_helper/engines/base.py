@@ -21,8 +21,9 @@ class EngineError(UserError):
 class Engine(abc.ABC):
     """Classifies batches of samples that were loaded before.
 
-    A context manager: `open` on entry, `close` on exit. `name`, `max_batch`, `depth` and
-    `gives_top5` are valid before `open`; `version` and `device` from `open` on.
+    A context manager: `open` on entry, `close` on exit. `name`, `cuda_device`,
+    `max_batch`, `depth` and `gives_top5` are valid before `open`; `version` and `device` from
+    `open` on.
 
     Calls never overlap, but they do not all come from the same thread: `open` and `close` come from
     the caller's, `load` and `unload` from any; `prepare`, `enqueue` and `collect` from one at a
@@ -37,6 +38,8 @@ class Engine(abc.ABC):
     """Version of the library that did the work."""
     device: str
     """What it ran on: 'cpu, 2 threads'."""
+    cuda_device: int | None = None
+    """CUDA's number of the GPU that it runs on; None: it runs on none."""
     max_batch: int | None = None
     """The most samples a batch may hold; None: any number."""
     depth: int = 1

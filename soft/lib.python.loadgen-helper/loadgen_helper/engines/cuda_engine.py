@@ -59,12 +59,13 @@ class CudaEngine(Engine):
     All that was allocated is freed in `close`, last first, also where something raised before.
     """
 
+    cuda_device: int
     depth = 2
 
     def __init__(self, model: Path, recipe: ModelRecipe, device: int) -> None:
         self._path = model
         self._recipe = recipe
-        self._ordinal = device
+        self.cuda_device = device
         self.max_batch = recipe.max_batch
         self.gives_top5 = has_top5(recipe)
         side = recipe.image.side
@@ -105,7 +106,7 @@ class CudaEngine(Engine):
     def open(self) -> None:
         from .cuda import Gpu
 
-        self._gpu = gpu = Gpu(self._ordinal)
+        self._gpu = gpu = Gpu(self.cuda_device)
         self.device = f"GPU {gpu.ordinal}, {gpu.name}, compute capability {gpu.compute_capability}"
         try:
             with gpu:
