@@ -39,7 +39,7 @@ CLOCKS_EVENT_REASONS = {
     0x80: "hw_power_brake_slowdown",  # to half or less, asked for from outside: the power supply
     0x100: "display_clock_setting",  # for the displays
     0x200: "board_limit",
-    0x400: "reliability",  # the highest voltage at which the chip lasts
+    0x400: "reliability",
 }
 _INTERVAL_MS = 1000
 _FIELDS = {

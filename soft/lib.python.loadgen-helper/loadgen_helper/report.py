@@ -1,4 +1,7 @@
-"""What a run prints: what ran, the accuracy, the latencies, the verdicts. Plain ASCII."""
+"""What a run prints: what ran, the accuracy, the latencies, what disturbed them, the verdicts.
+
+Plain ASCII.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .disturbances import find_disturbances
 from .rules import is_whole_validation_set
 
 WIDTH = 80
@@ -54,6 +58,8 @@ def format_report(record: Mapping[str, Any], silent: bool = False, verbose: bool
     if record["latencies_ns"]:
         lines += _draw_latencies(record)
     lines += _list_devices(record["engine"])
+    for disturbance in find_disturbances(record):
+        lines += _wrap("Disturbed: ", disturbance.text, indent=2)
     lines.append("")
     if silent:
         lines += _list_verdict_titles(record["verdicts"])

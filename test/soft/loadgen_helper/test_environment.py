@@ -11,7 +11,7 @@ from pathlib import Path
 import loadgen_helper.environment as module
 import pytest
 from imagenet_helper.errors import UserError
-from loadgen_helper.environment import describe_environment, list_cuda_devices
+from loadgen_helper.environment import describe_environment, find_gpu_uuid, list_cuda_devices
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -173,6 +173,15 @@ class FakeCuda:
         count._obj.value = self.devices
         return self.codes[1]
 
+    def cuDeviceGet(self, handle, device):  # noqa: N802
+        handle._obj.value = 7
+        return 0 if device < self.devices else 101
+
+    def cuDeviceGetUuid(self, uuid, handle):  # noqa: N802
+        assert handle.value == 7
+        uuid._obj[:] = bytes(range(0xA0, 0xB0))
+        return self.codes[1]
+
 
 def test_cuda_devices(monkeypatch):
     monkeypatch.setattr(module.ctypes, "CDLL", lambda name: FakeCuda(3))
@@ -191,3 +200,16 @@ def test_no_cuda_driver(monkeypatch):
     monkeypatch.setattr(module, "_CUDA_LIBRARY", "libcuda-that-is-not-there.so.1")
     with pytest.raises(UserError, match=r"no NVIDIA driver is installed: .*libcuda-that-is-not"):
         list_cuda_devices()
+    assert find_gpu_uuid(0) is None
+
+
+def test_uuid_of_a_cuda_device(monkeypatch):
+    monkeypatch.setattr(module.ctypes, "CDLL", lambda name: FakeCuda(2))
+    assert find_gpu_uuid(1) == "GPU-a0a1a2a3-a4a5-a6a7-a8a9-aaabacadaeaf"
+    assert find_gpu_uuid(2) is None
+
+
+@pytest.mark.parametrize("cuda", [FakeCuda(1, init=100), FakeCuda(1, count=999)])
+def test_no_uuid(monkeypatch, cuda):
+    monkeypatch.setattr(module.ctypes, "CDLL", lambda name: cuda)
+    assert find_gpu_uuid(0) is None
