@@ -6,10 +6,11 @@ import argparse
 
 from imagenet_helper.errors import run_main
 
-from . import analyze
+from . import analyze, compare
 
-# Each adds its parser to the commands, and sets `run`: what is called with the arguments.
-COMMANDS = (analyze.add_command,)
+# Each adds its parser to the commands, and sets `run`: what is called with the arguments. Of the
+# libraries, a command imports in `run` what it alone needs.
+COMMANDS = (analyze.add_command, compare.add_command)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -51,8 +51,9 @@ class Run:
     batch: int | None
     """The most samples that the engine got at once."""
     samples_per_query: int | None
+    """None in Offline, whose one query has as many samples as fill the time."""
     target_qps: float | None
-    """Server: arrival rate in queries/s that was asked for."""
+    """Server: arrival rate in force, in queries/s."""
     cpu: str | None
     cores: int | None
     """Processor cores that the run might use."""
@@ -110,7 +111,9 @@ class Run:
     commit: str | None
     """Of this repository; with a trailing + where files differed from it."""
     disturbances: tuple[str, ...]
-    """What the record's own readings say against the run (loadgen_helper.find_disturbances)."""
+    """What the record's own readings say against the run, in words."""
+    disturbance_kinds: tuple[str, ...]
+    """The kind of each, as in loadgen_helper.disturbances: steal, gpu_heat..."""
     command: str
     """The command that repeats the run, for a POSIX shell."""
 
@@ -136,6 +139,9 @@ CONFIGURATION = (
     "driver",
 )
 """The columns by which runs are repetitions of one another."""
+
+NETWORK = ("model_sha256", "engine", "engine_version", "device", "dataset", "images")
+"""The columns by which runs have the same accuracy."""
 
 
 class Point(NamedTuple):
@@ -178,4 +184,4 @@ def group_points(runs: Iterable[Run]) -> list[Point]:
 
 
 def _identify_network(run: Run) -> tuple[Any, ...]:
-    return run.model_sha256, run.engine, run.engine_version, run.device, run.dataset, run.images
+    return tuple(getattr(run, name) for name in NETWORK)
