@@ -6,11 +6,16 @@ import argparse
 
 from imagenet_helper.errors import run_main
 
-from . import analyze, compare
+from . import analyze, compare, report, serve
 
 # Each adds its parser to the commands, and sets `run`: what is called with the arguments. Of the
 # libraries, a command imports in `run` what it alone needs.
-COMMANDS = (analyze.add_command, compare.add_command)
+COMMANDS = (
+    analyze.add_command,
+    compare.add_command,
+    report.add_command,
+    serve.add_command,
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
