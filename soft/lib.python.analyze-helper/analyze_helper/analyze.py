@@ -44,7 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     runs = read_runs(arguments.repository, arguments.patterns)
     if arguments.out_file is not None:
         table.export(runs, arguments.out_file, arguments.query)
-        print(f"{arguments.out_file}: {arguments.query or f'{len(runs)} runs'}")
+        what = f"{len(runs)} runs" if arguments.query is None else "what the query gives"
+        print(f"{arguments.out_file}: {what}")
     elif arguments.query is not None:
         show_answer(*table.query(runs, arguments.query), console)
     else:

@@ -13,11 +13,11 @@ from imagenet_helper.errors import UserError
 
 from .experiments import read_runs
 from .flags import FEWEST_RUNS, TAILS, find_flags, list_values
-from .options import add_flag, add_repository_option
+from .options import add_flag, add_repository_option, read_pattern
 from .runs import CONFIGURATION, Point, group_points
 
 LEVEL = 0.95
-RESAMPLES = 10_000
+RESAMPLES = 4000
 SEED = 0
 LOAD = ("scenario", "samples_per_query", "target_qps")
 """The columns in which two points may never differ: they would have been given other work."""
@@ -147,8 +147,8 @@ def add_command(commands: argparse._SubParsersAction[Any]) -> None:
     parser = commands.add_parser(
         "compare", prog="ck compare loadgen", description=_DESCRIPTION, allow_abbrev=False
     )
-    parser.add_argument("a", metavar="A", help="what B is compared with")
-    parser.add_argument("b", metavar="B", help="what is called faster or slower")
+    parser.add_argument("a", type=read_pattern, metavar="A", help="what B is compared with")
+    parser.add_argument("b", type=read_pattern, metavar="B", help="what is called faster or slower")
     add_repository_option(parser)
     add_flag(parser, "--json", "print JSON")
     parser.set_defaults(run=run)

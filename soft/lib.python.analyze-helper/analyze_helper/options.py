@@ -14,6 +14,7 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "patterns",
         nargs="*",
+        type=read_pattern,
         metavar="EXPERIMENT",
         help="name of an experiment entry, or a pattern with * and ? (default: all)",
     )
@@ -35,6 +36,13 @@ def add_repository_option(parser: argparse.ArgumentParser) -> None:
 def add_flag(parser: argparse.ArgumentParser, name: str, help: str) -> None:
     """A flag: `--name`, or as CK gives it, `--name=yes`."""
     parser.add_argument(name, nargs="?", const=True, default=False, type=_read_flag, help=help)
+
+
+def read_pattern(text: str) -> str:
+    """The name or pattern of experiments that a word is."""
+    if text.startswith("-"):  # argparse takes an option that has a space for a word
+        raise argparse.ArgumentTypeError(f"there is no such option: {text}")
+    return text
 
 
 def _read_flag(text: str) -> bool:

@@ -31,6 +31,8 @@ _TYPES: dict[Any, tuple[str, Any]] = {
     datetime: ("TIMESTAMP", "datetime64[us]"),
     tuple: ("VARCHAR[]", object),
 }
+FORMATS = (".csv", ".parquet", ".duckdb")
+
 _MEDIANS = (
     "samples_per_second",
     "queries_per_second",
@@ -98,14 +100,12 @@ def export(runs: Sequence[Run], path: Path, sql: str | None = None) -> None:
             make_table(runs, temporary).close()
         else:
             with make_table(runs) as connection:
-                _write(_select(connection, sql or "SELECT * FROM runs", temporary), temporary)
+                selected = "SELECT * FROM runs" if sql is None else sql
+                _write(_select(connection, selected, temporary), temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     sync_folder(path.parent)
-
-
-FORMATS = (".csv", ".parquet", ".duckdb")
 
 
 def _write(result: duckdb.DuckDBPyRelation, path: Path) -> None:
