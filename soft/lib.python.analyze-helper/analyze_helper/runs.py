@@ -51,11 +51,16 @@ class Run:
     batch: int | None
     """The most samples that the engine got at once."""
     samples_per_query: int | None
+    """None in Offline, whose one query has as many samples as fill the time."""
     target_qps: float | None
-    """Server: arrival rate in queries/s that was asked for."""
+    """Server: arrival rate in force, in queries/s."""
     cpu: str | None
+    cores: int | None
+    """Processor cores that the run might use."""
     gpu: str | None
     """Name of the first GPU; None on a machine without."""
+    driver: str | None
+    """Version of the GPU's driver."""
 
     loadgen_valid: bool | None
     """LoadGen's own verdict."""
@@ -65,8 +70,8 @@ class Run:
     """The first set of rules that has the scenario: edge or datacenter."""
     rules_met: bool | None
     """Whether the performance rules of that set are met."""
-    official: bool
-    """False where the rules speak of something else (other images, random weights...)."""
+    unofficial: str | None
+    """Why the rules do not speak of the run, whatever its figures; None: nothing of that kind."""
     worst_check: str | None
     """Name of the check with the smallest margin in that set."""
     worst_margin: float | None
@@ -76,6 +81,8 @@ class Run:
 
     samples_per_second: float | None
     queries_per_second: float | None
+    peak_qps: float | None
+    """FindPeakPerformance: the highest rate within the latency bound, in queries/s."""
     queries: int | None
     samples: int | None
     latency_min_ns: float | None
@@ -95,12 +102,18 @@ class Run:
     """Duration of the performance test."""
     wall_s: float | None
     """Duration of the whole test, loading included."""
+    sm_clock_mhz: float | None
+    """Median clock of the multiprocessors while the GPU was at work; the slowest GPU's."""
+    temperature_c: float | None
+    """The highest temperature of a GPU at work."""
 
     loadgen_version: str | None
     commit: str | None
     """Of this repository; with a trailing + where files differed from it."""
     disturbances: tuple[str, ...]
-    """What the record's own readings say against the run (loadgen_helper.find_disturbances)."""
+    """What the record's own readings say against the run, in words."""
+    disturbance_kinds: tuple[str, ...]
+    """The kind of each, as in loadgen_helper.disturbances: steal, gpu_heat..."""
     command: str
     """The command that repeats the run, for a POSIX shell."""
 
@@ -121,9 +134,14 @@ CONFIGURATION = (
     "samples_per_query",
     "target_qps",
     "cpu",
+    "cores",
     "gpu",
+    "driver",
 )
 """The columns by which runs are repetitions of one another."""
+
+NETWORK = ("model_sha256", "engine", "engine_version", "device", "dataset", "images")
+"""The columns by which runs have the same accuracy."""
 
 
 class Point(NamedTuple):
@@ -145,12 +163,12 @@ def column_names() -> tuple[str, ...]:
 def group_points(runs: Iterable[Run]) -> list[Point]:
     """The points that `runs` make, in the order of their first runs.
 
-    A failed run has no point; an accuracy run has none of its own.
+    A failed run has no point; an accuracy run and a FindPeakPerformance have none of their own.
     """
     by_configuration: dict[tuple[Any, ...], list[Run]] = {}
     accuracies: dict[tuple[Any, ...], Run] = {}
     for run in sorted(runs, key=lambda run: (run.start is not None, run.start)):
-        if run.samples_per_second is not None:
+        if run.samples_per_second is not None and run.mode != "FindPeakPerformance":
             key = tuple(getattr(run, name) for name in CONFIGURATION)
             by_configuration.setdefault(key, []).append(run)
         if run.top1_percent is not None:
@@ -166,4 +184,4 @@ def group_points(runs: Iterable[Run]) -> list[Point]:
 
 
 def _identify_network(run: Run) -> tuple[Any, ...]:
-    return run.model_sha256, run.engine, run.engine_version, run.device, run.dataset, run.images
+    return tuple(getattr(run, name) for name in NETWORK)

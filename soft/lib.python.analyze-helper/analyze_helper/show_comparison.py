@@ -1,0 +1,117 @@
+"""A comparison, for people: what differs, a line per pair, and what the lines are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+
+from .compare import LEVEL, Comparison, Pair
+from .flags import FEWEST_RUNS, TAILS, find_flags, list_values
+from .show import describe_load, format_number, plain
+
+_MOST_VALUES = 4
+_ENOUGH_RUNS = 5
+# From here on, a verdict by chance is to be expected of equal systems.
+_MANY_PAIRS = 10
+_HEADERS = ("#", "load", "batch", "A", "n", "B", "n", "B is", "times as fast")
+_LEFT = ("B is", "times as fast")
+
+
+def show_comparison(comparison: Comparison, a: str, b: str, console: Console) -> None:
+    """a, b: what the user called the two sets."""
+    console.print(plain(f"A: {a}"))
+    console.print(plain(f"B: {b}"))
+    if not comparison.differs:
+        console.print("A and B do not differ in their configurations.")
+    for name, sides in comparison.differs.items():
+        console.print(plain(f"{name}: {' -> '.join(map(_list_values, sides))}"))
+    by_heading: dict[str, list[tuple[int, Pair]]] = {}
+    for number, pair in enumerate(comparison.pairs, 1):
+        heading = _describe_heading(pair, comparison.differs)
+        by_heading.setdefault(heading, []).append((number, pair))
+    for heading, numbered in by_heading.items():
+        console.print()
+        console.print(plain(heading))
+        console.print(_draw_pairs(numbered))
+    console.print()
+    if not comparison.pairs:
+        console.print("No point of A has a point of B that is otherwise alike.")
+    for count, side in ((comparison.only_a, "A"), (comparison.only_b, "B")):
+        if count:
+            points = "1 point" if count == 1 else f"{count} points"
+            console.print(f"{points} of {side} without one partner on the other side")
+    if comparison.pairs:
+        _show_notes(comparison.pairs, console)
+
+
+def _describe_heading(pair: Pair, differs: Iterable[str]) -> str:
+    configuration = pair.a.configuration
+    scenario = configuration["scenario"]
+    network = [configuration[name] for name in ("model", "precision") if name not in differs]
+    compared = f"{TAILS[scenario][1]} of the latency, ms" if scenario in TAILS else "samples/s"
+    return f"{' '.join([*map(str, network), scenario])}: {compared}"
+
+
+def _draw_pairs(numbered: Iterable[tuple[int, Pair]]) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", pad_edge=False)
+    for name in _HEADERS:
+        table.add_column(name, justify="left" if name in _LEFT else "right", no_wrap=True)
+    for number, pair in numbered:
+        table.add_row(*map(plain, _format_pair(number, pair)))
+    return table
+
+
+def _format_pair(number: int, pair: Pair) -> list[str]:
+    configuration, interval = pair.a.configuration, pair.interval
+    batches = dict.fromkeys(point.configuration["batch"] for point in (pair.a, pair.b))
+    cells = [str(number), describe_load(configuration), "->".join(map(str, batches))]
+    for point in (pair.a, pair.b):
+        values = list_values(point, pair.column)
+        scale = 1e-6 if pair.column.endswith("_ns") else 1.0
+        cells += [format_number(median(values) * scale) if values else "-", str(len(values))]
+    ratio = f"{interval.ratio:.3f} ({interval.low:.3f}-{interval.high:.3f})" if interval else "-"
+    return [*cells, pair.verdict, ratio]
+
+
+def _show_notes(pairs: Sequence[Pair], console: Console) -> None:
+    console.print(
+        plain(
+            f"A, B: medians of n runs. In parentheses the {LEVEL:.0%} interval of the ratio: "
+            "faster or slower where it does not hold 1."
+        )
+    )
+    if len(pairs) >= _MANY_PAIRS:
+        chance = len(pairs) * (1 - LEVEL)
+        console.print(
+            f"Of {len(pairs)} pairs of equal systems, up to {chance:.1f} would be called faster "
+            "or slower by chance."
+        )
+    for number, pair in enumerate(pairs, 1):
+        for side, point in (("A", pair.a), ("B", pair.b)):
+            for flag in find_flags(point):
+                if flag.kind != "single":
+                    text = plain(f"{number}, {side}: {flag.text}")
+                    console.print(Padding(text, (0, 0, 0, 2)))
+    few = [str(number) for number, pair in enumerate(pairs, 1) if pair.interval is None]
+    if few:
+        console.print(
+            plain(
+                f"Too few runs in {', '.join(few)}: record the same again under the same name, "
+                f"until A and B have at least {FEWEST_RUNS} runs, better {_ENOUGH_RUNS}."
+            )
+        )
+
+
+def _list_values(values: Sequence[Any]) -> str:
+    shown = [_shorten(value) for value in values[:_MOST_VALUES]]
+    return ", ".join(shown + ["..."] * (len(values) > _MOST_VALUES))
+
+
+def _shorten(value: Any) -> str:
+    text = "-" if value is None else str(value)
+    return f"{text[:12]}..." if len(text) == 64 else text  # a sha256
