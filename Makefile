@@ -15,7 +15,8 @@ export XDG_CACHE_HOME := $(HERE)/.ck/cache
 export PATH := $(BIN):$(PATH)
 unexport CK_LOCAL_REPO CK_ROOT CK_CFG PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: run test test-all setup ck-env lint clean bench-harness bench-run bench-preprocess bench-ck bench-explore bench-gpu
+.PHONY: run test test-all test-containers sbom setup ck-env lint clean \
+  bench-harness bench-run bench-preprocess bench-ck bench-explore bench-gpu
 .DEFAULT_GOAL := run
 
 run: setup
@@ -29,10 +30,18 @@ test: setup .ck/test-installed
 test-all: setup .ck/test-installed
 	@$(BIN)/nox $(SESSIONS) -- $(ARGS)
 
+# Builds images and runs them, on Docker or on podman, which root gets installed on Debian.
+test-containers: setup .ck/test-installed
+	@sh .ci/with-docker.sh $(BIN)/python -m pytest test/docker -m containers
+
+sbom: setup
+	@sh .ci/with-docker.sh $(BIN)/python .ci/sbom.py ctuning/$(IMAGE) .ck/sbom/$(IMAGE).cdx.json
+
 lint:
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/hadolint docker/*/Dockerfile
 
 setup: .ck/registered
 

@@ -1,7 +1,10 @@
-"""Write what CK needs and nobody should type: alias files, and enumerated variations.
+"""Write what CK needs and nobody should type: images, alias files, enumerated variations.
 
     python .ci/generate.py            write them
     python .ci/generate.py --check    say what is not current, and exit with 1
+
+Images: an entry of docker/ for each image of .ci/docker/images.json, from the templates beside
+it. `@name@` is a value; a line that starts with `@cpu:` or `@gpu:` is of one kind of image only.
 
 Alias files: CK finds an entry by `<module>/.cm/alias-a-<alias>` (holding its UID) and
 `alias-u-<UID>` (holding its alias). An entry's UID is the `backup_data_uid` of its
@@ -18,7 +21,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +39,57 @@ MODULES = {
     "soft": "5e1100048ab875d7",
 }
 
+# CK's docker module lets a failed command pass; ended by a signal, `ck` does not exit with 0.
+DOCKER_CHECK = '|| { echo "error: docker\'s exit code is $?" >&2; kill $PPID; }'
+DOCKER_IMAGE = "$#CK_DOCKER_ORGANIZATION#$/$#CK_DOCKER_NAME#$"
+# CK appends the command once more, without quotes: to a comment.
+DOCKER_RUN = (
+    "--rm --env-file $#CK_PATH#$/env.list --user=$(id -u):1500 "
+    f"{DOCKER_IMAGE} '$#COMMAND#$' {DOCKER_CHECK} #"
+)
+PROGRAM = "image-classification-tensorrt-loadgen-py"
+ON_GPU = (
+    " --env.CK_LOADGEN_SCENARIO=MultiStream --env.CK_LOADGEN_MULTISTREAMNESS=32"
+    " --env.CK_BATCH_SIZE=32 --env.CK_LOADGEN_DATASET_SIZE=500 --env.CK_LOADGEN_BUFFER_SIZE=500"
+    " --dep_add_tags.weights=model,tensorrt,resnet,converted-from-onnx,fp32,maxbatch.32"
+)
+
+
+def docker_values(name: str, image: dict[str, str]) -> dict[str, str]:
+    """What the templates of an image name: the image's own values, and those made from them."""
+    values = {"name": name, "image": DOCKER_IMAGE, "check": DOCKER_CHECK, **image}
+    command = f"ck run program:{PROGRAM} --skip_print_timers --env.CK_SILENT_MODE"
+    command += " --env.CK_LOADGEN_MODE=AccuracyOnly"
+    if "tensorrt" in image:
+        values["major"] = image["tensorrt"].partition(".")[0]
+        bindings = {"12": "cuda-bindings>=12.8,<13", "13": "cuda-bindings>=13,<14"}
+        values["cuda_bindings"] = bindings[image["cuda"].partition(".")[0]]
+        command += ON_GPU
+    log = f"$CK_REPOS/ck-mlperf/program/{PROGRAM}/tmp/mlperf_log_summary.txt"
+    return values | {"command": f"{command} && cat {log}", "run": DOCKER_RUN}
+
+
+def docker_entries() -> dict[Path, str]:
+    """Every file of every image's entry."""
+    files = {}
+    folder = ROOT / ".ci" / "docker"
+    for name, image in json.loads((folder / "images.json").read_text()).items():
+        values = docker_values(name, image)
+        quoted = {key: json.dumps(value)[1:-1] for key, value in values.items()}
+        entry = ROOT / "docker" / name
+        for file in ("Dockerfile", "README.md", "env.list"):
+            files[entry / file] = render(folder / file, values)
+        files[entry / ".cm" / "meta.json"] = render(folder / "meta.json", quoted)
+    return files
+
+
+def render(template: Path, values: dict[str, str]) -> str:
+    """The text of a template with its values in place, and the lines of this kind of image."""
+    kind, other = ("gpu", "cpu") if "tensorrt" in values else ("cpu", "gpu")
+    text = re.sub(rf"^@{other}:.*\n", "", template.read_text(), flags=re.MULTILINE)
+    text = re.sub(rf"^@{kind}:", "", text, flags=re.MULTILINE)
+    return re.sub(r"@([a-z_]+)@", lambda match: values[match[1]], text)
+
 
 def read_uid(entry: Path) -> str:
     info = entry / ".cm" / "info.json"
@@ -42,11 +98,13 @@ def read_uid(entry: Path) -> str:
     return hashlib.sha256(f"ck-mlperf:{entry.parent.name}:{entry.name}".encode()).hexdigest()[:16]
 
 
-def alias_files() -> dict[Path, str]:
-    """Every alias file of the repository, and what it must hold."""
+def alias_files(made: Iterable[Path]) -> dict[Path, str]:
+    """Every alias file of the repository, and what it must hold. made: files made here."""
     files = {}
     for module, module_uid in MODULES.items():
-        entries = sorted(meta.parent.parent for meta in ROOT.glob(f"{module}/*/.cm/meta.json"))
+        metas = {*ROOT.glob(f"{module}/*/.cm/meta.json")}
+        metas |= {path for path in made if path.match(f"{module}/*/.cm/meta.json")}
+        entries = sorted(meta.parent.parent for meta in metas)
         pairs = [(entry.parent / ".cm", entry.name, read_uid(entry)) for entry in entries]
         if entries:
             pairs.append((ROOT / ".cm", module, module_uid))
@@ -86,8 +144,9 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="only say what is not current")
     check = parser.parse_args().check
 
-    aliases = alias_files()
-    wanted = aliases | enumerated_metas()
+    images = docker_entries()
+    aliases = alias_files(images)
+    wanted = images | aliases | enumerated_metas()
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     surplus = [
         path
