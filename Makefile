@@ -15,8 +15,7 @@ export XDG_CACHE_HOME := $(HERE)/.ck/cache
 export PATH := $(BIN):$(PATH)
 unexport CK_LOCAL_REPO CK_ROOT CK_CFG PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: run test test-all test-containers sbom setup ck-env lint clean \
-  bench-harness bench-run bench-preprocess bench-ck bench-explore bench-gpu
+.PHONY: run test test-all test-containers sbom setup ck-env lint clean bench-gpu
 .DEFAULT_GOAL := run
 
 run: setup
@@ -55,7 +54,7 @@ ck-env: setup
 .ck/test-installed: .ck/installed requirements-test.txt
 	@sh .ci/setup.sh install-test
 
-bench-harness bench-run bench-preprocess bench-ck bench-explore: bench-%: setup
+bench-%: setup
 	@PYTHONPATH=$(HELPERS) $(BIN)/python bench/$*.py
 
 # On PYTHONPATH, ONNX Runtime's GPU build goes before the CPU's, which has the same name.

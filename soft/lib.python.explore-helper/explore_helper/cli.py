@@ -15,7 +15,9 @@ from imagenet_helper.errors import UserError
 from rich.console import Console
 
 from .entry import Entry, hold_lock
+from .find import Search, read_search, run_search
 from .local import LocalExecutor
+from .measure import Measurer
 from .plan import Estimate, Plan, print_plan
 from .progress import ProgressWatcher
 from .runs import Executor, PlannedRun
@@ -35,6 +37,18 @@ def main(arguments: Sequence[str]) -> int:
     retry_failed = take_flag(options, "retry_failed")
     cluster = {key: options.pop(key) for key in CLUSTER_OPTIONS if key in options}
     console = Console()
+    if "find" in options:
+        search = read_search(options)
+        entry = Entry(repository, search.sweep.name)
+        if dry_run:
+            entry.check(search.define())
+            print(shlex.join(search.sweep.plan(search.make_point(search.start), 1).argv))
+            return 0
+        with hold_lock(repository) as lock:
+            entry.make(search.define(), TAGS)
+            with open_executor(entry, lock, cluster) as executor:
+                measurer = Measurer(search.sweep, entry, executor, retry_failed)
+                return find_load(console, search, measurer)
     sweep = read_sweep(options)
     entry = Entry(repository, sweep.name)
     if dry_run:
@@ -46,6 +60,15 @@ def main(arguments: Sequence[str]) -> int:
     with hold_lock(repository) as lock:
         entry.make(sweep.define(), TAGS)
         return run_sweep(console, sweep, entry, open_executor(entry, lock, cluster), retry_failed)
+
+
+def find_load(console: Console, search: Search, measurer: Measurer) -> int:
+    """Carry out a search. Returns the exit code: 1 if no load was found."""
+    try:
+        return run_search(console, search, measurer)
+    except KeyboardInterrupt:
+        print("interrupted: the run in flight is lost. The same command continues", file=sys.stderr)
+        return 130
 
 
 @contextlib.contextmanager
