@@ -15,7 +15,7 @@ export XDG_CACHE_HOME := $(HERE)/.ck/cache
 export PATH := $(BIN):$(PATH)
 unexport CK_LOCAL_REPO CK_ROOT CK_CFG PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: run test test-all setup ck-env lint clean bench-harness bench-run bench-preprocess bench-ck bench-gpu
+.PHONY: run test test-all setup ck-env lint clean bench-harness bench-run bench-preprocess bench-ck bench-analyze bench-gpu
 .DEFAULT_GOAL := run
 
 run: setup
@@ -46,7 +46,7 @@ ck-env: setup
 .ck/test-installed: .ck/installed requirements-test.txt
 	@sh .ci/setup.sh install-test
 
-bench-harness bench-run bench-preprocess bench-ck: bench-%: setup
+bench-harness bench-run bench-preprocess bench-ck bench-analyze: bench-%: setup
 	@PYTHONPATH=$(HELPERS) $(BIN)/python bench/$*.py
 
 # On PYTHONPATH, ONNX Runtime's GPU build goes before the CPU's, which has the same name.
