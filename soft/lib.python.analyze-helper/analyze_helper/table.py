@@ -140,9 +140,11 @@ def _make_array(runs: Sequence[Run], name: str) -> NDArray[Any]:
     values = [getattr(run, name) for run in runs]
     if type_ == "TIMESTAMP":  # numpy has no time zones; these are in UTC
         values = [None if value is None else value.replace(tzinfo=None) for value in values]
-    array = np.empty(len(values), dtype)
-    array[:] = values
-    return array
+    if type_ == "VARCHAR[]":
+        values = [list(value) for value in values]
+    if dtype is object:  # np.array would make lists of one length a dimension
+        return np.fromiter(values, object, len(values))
+    return np.array(values, dtype)
 
 
 def _list_columns() -> dict[str, tuple[str, Any]]:
