@@ -207,7 +207,13 @@ def _show_others(runs: Sequence[Run], points: Sequence[Point], console: Console)
         (f"{run.experiment}/{run.file}: {r[-1]}" for run, r in zip(failed, reasons, strict=True)),
         console,
     )
-    if not points:
+    if not runs:
+        console.print(
+            "No runs are recorded. `ck benchmark ... --record --record_repo=local "
+            "--record_uoa=NAME` records them.",
+            markup=False,
+        )
+    elif not points:
         console.print("No run measured a speed.")
         list_notes(
             (

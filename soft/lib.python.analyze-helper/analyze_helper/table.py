@@ -71,7 +71,7 @@ def make_table(runs: Sequence[Run], database: Path | None = None) -> duckdb.Duck
 
 
 def query(runs: Sequence[Run], sql: str) -> Answer:
-    """The answer to one SELECT (or DESCRIBE, SUMMARIZE, EXPLAIN), which reaches nothing but these.
+    """The answer to one SELECT (or DESCRIBE, SUMMARIZE), which reaches nothing but the table.
 
     Raises UserError with what DuckDB says where the SQL is wrong or asks for more.
     """
