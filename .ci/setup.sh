@@ -58,5 +58,9 @@ case ${1:-run} in
         pip install --no-deps tensorrt-stubs==10.13.0.35.1
         .venv/bin/python .ci/tensorrt_stubs.py
         touch .ck/test-installed ;;
+    install-browser) # as root: what the tests marked `browser` need, which are skipped without
+        if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then exit 0; fi
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium chromium-driver ;;
     register) register ;;
 esac

@@ -4,6 +4,7 @@ What `why` and `doctor` say is decided in script/hooks; the others hand their wo
 library, in a process of its own.
 """
 
+import contextlib
 import os
 import sys
 
@@ -107,9 +108,24 @@ def resolve_libraries(names):
     """Let CK resolve Python libraries. Returns the interpreter, and an environment with them."""
     deps = {name: {"tags": f"lib,python-package,{name}"} for name in names}
     deps["python"] = {"tags": "compiler,lang-python"}
-    for dep in deps.values():
-        ck_resolve.resolve_library(ck, dep, dep["tags"])
+    with stdout_on_stderr():
+        for dep in deps.values():
+            ck_resolve.resolve_library(ck, dep, dep["tags"])
     return ck_hooks.dep_python(deps)
+
+
+@contextlib.contextmanager
+def stdout_on_stderr():
+    """What an installation says is none of the command's output, which a script may read."""
+    sys.stdout.flush()
+    stdout = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(stdout, 1)
+        os.close(stdout)
 
 
 def become(command, environment):

@@ -117,11 +117,15 @@ def take(dep, entry, tags):
 
 
 def resolve_library(ck, dep, tags):
-    """Let CK resolve a dep on a Python library. Returns the lines of bash that set it up."""
+    """Let CK resolve a dep on a Python library. Returns the lines of bash that set it up.
+
+    CK tells what it does where it has to find or install it.
+    """
     dep["tags"] = tags
     dep.pop("skipped", None)
+    out = "" if find_entries(ck, split_tags(tags)) else "con"
     resolved = ck.access(
-        dict(action="resolve", module_uoa="env", deps={"library": dep}, quiet="yes", out="con")
+        dict(action="resolve", module_uoa="env", deps={"library": dep}, quiet="yes", out=out)
     )
     if resolved["return"]:
         ck_hooks.fail(resolved["error"])

@@ -85,10 +85,11 @@ def compare_values(
 ) -> Interval | None:
     """How many times as fast `b` is as `a`, of positive figures; None below 3 of each.
 
-    A percentile bootstrap of the ratio of medians, with a fixed seed. Of equal systems it calls 3%
-    to 4% different from 5 runs of each on, as simulated in test_compare.py, and 7% to 10% of 4 or
-    3: there the interval is at least that of Student's t around the ratio, on the scale of
-    logarithms, with the bootstrap's standard error and the degrees of freedom of the smaller side.
+    A percentile bootstrap of the ratio of medians, with a fixed seed. Of equal systems it calls 2%
+    to 4% different from 5 runs of each on, and 7% to 10% of 3 or 4, whose medians it has too few
+    values to vary. There, the interval is at least that of Student's t around the ratio, on the
+    scale of logarithms, with the bootstrap's standard error and the degrees of freedom of the
+    smaller side, and calls 1% different. test_compare.py simulates it.
     """
     fewest = min(len(a), len(b))
     if fewest < FEWEST_RUNS:

@@ -11,8 +11,7 @@ from typing import Any
 
 from imagenet_helper.errors import UserError
 from loadgen_helper.disturbances import find_disturbances
-from loadgen_helper.migrate import migrate
-from loadgen_helper.record import SCHEMA_VERSION
+from loadgen_helper.migrate import convert, migrate
 from loadgen_helper.settings import VARIABLES
 
 from .runs import Run
@@ -39,15 +38,14 @@ def make_run(record: Mapping[str, Any], experiment: str, file: str, repetition: 
 
     Raises UserError, which says what is wrong and not in which file, where it is no record.
     """
-    # migrate looks at every part, which takes longer than all the rest: a record of the current
-    # version is taken at its word until a part that is needed turns out not to be there.
-    if record.get("schema_version") != SCHEMA_VERSION:
-        record = migrate(record)
+    current = convert(record)
     try:
-        run = _take_columns(record, experiment, file, repetition)
+        run = _take_columns(current, experiment, file, repetition)
         check_types(run)
     except _SHAPE_ERRORS as error:
-        migrate(record)  # says what is wrong, where it is a matter of types
+        # It looks at every part, which takes longer than all the rest: it is asked what is wrong
+        # only where a part that is needed turns out not to be there.
+        migrate(record)
         raise UserError(f"no record of a run: {type(error).__name__}: {error}") from error
     return run
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from .flags import FEWEST_RUNS, TAILS, Flag, find_flags, list_values, measure_spread
@@ -20,11 +20,11 @@ _HEADING = (
     *("program", "engine", "engine_version", "device", "model", "weights", "precision"),
     *("model_sha256", "dataset", "images", "cpu", "cores", "gpu", "driver"),
 )
+# Each with whether it is of figures.
 _HEADERS = (
-    *("#", "scenario", "load", "batch", "samples/s", "spread", "n", "latency ms"),
-    *("LoadGen", "rules"),
+    *(("#", True), ("scenario", False), ("load", True), ("batch", True), ("samples/s", True)),
+    *(("spread", True), ("n", True), ("latency ms", False), ("LoadGen", False), ("rules", False)),
 )
-_LEFT = ("scenario", "latency ms", "LoadGen", "rules")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
@@ -35,34 +35,65 @@ def show_points(runs: Sequence[Run], console: Console) -> None:
     for number, point in enumerate(points, 1):
         key = tuple(point.configuration[name] for name in _HEADING)
         by_heading.setdefault(key, []).append((number, point))
+    flags = [find_flags(point) for point in points]
     for numbered in by_heading.values():
         for line in _describe_heading(numbered[0][1]):
-            console.print(plain(line))
-        console.print(_draw_points(numbered))
+            console.print(plain(line), markup=False)
+        rows = [_format_point(number, point, flags[number - 1]) for number, point in numbered]
+        console.print(lay_out(_HEADERS, rows), soft_wrap=True)
         console.print()
     if points:
-        console.print(plain(_LEGEND))
-    _show_flags(points, console)
+        console.print(_LEGEND)
+    _show_flags(flags, console)
     _show_others(runs, points, console)
 
 
 def show_answer(columns: Sequence[str], rows: Sequence[Sequence[Any]], console: Console) -> None:
     """What a query gave: a table, or where that is too wide, a line for each value."""
-    cells = [[plain(_format_cell(cell)) for cell in row] for row in rows]
-    names = [plain(name) for name in columns]
-    widths = [max(text.cell_len for text in column) for column in zip(names, *cells, strict=True)]
-    if sum(widths) + len(widths) <= console.width:
-        table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", pad_edge=False)
-        for name in names:
-            table.add_column(name)
-        for row in cells:
-            table.add_row(*row)
-        console.print(table)
+    cells = [[plain("" if cell is None else str(cell)) for cell in row] for row in rows]
+    table = lay_out([(plain(name), False) for name in columns], cells)
+    if max(map(cell_len, table.plain.splitlines())) <= console.width:
+        console.print(table, soft_wrap=True)
         return
     for number, row in enumerate(cells, 1):
         console.print(f"-- row {number}", style="bold")
-        for name, cell in zip(names, row, strict=True):
-            console.print(plain(f"{name}: ") + cell, soft_wrap=True)
+        lines = [f"{plain(name)}: {cell}" for name, cell in zip(columns, row, strict=True)]
+        console.print(Text("\n".join(lines)), soft_wrap=True)
+
+
+def lay_out(headers: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> Text:
+    """A table of columns side by side. headers: each with whether its column is of figures.
+
+    rich's own tables take a second for 2,000 rows.
+    """
+    lines = [[name for name, _ in headers], *rows]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    laid = []
+    for line in lines:
+        padded = []
+        for cell, width, (_, is_figure) in zip(line, widths, headers, strict=True):
+            space = " " * (width - cell_len(cell))
+            padded.append(space + cell if is_figure else cell + space)
+        laid.append(" ".join(padded).rstrip())
+    text = Text("\n".join(laid))
+    text.stylize("bold", 0, len(laid[0]))
+    return text
+
+
+def list_notes(notes: Iterable[str], console: Console) -> None:
+    """Sentences, each folded with an indent."""
+    lines: list[str] = []
+    for note in notes:
+        lines += textwrap.wrap(
+            plain(note), console.width, initial_indent="  ", subsequent_indent="    "
+        )
+    if lines:
+        console.print(Text("\n".join(lines)), soft_wrap=True)
+
+
+def plain(text: str) -> str:
+    """Text without what a terminal would obey."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def format_number(value: float) -> str:
@@ -105,18 +136,9 @@ def _describe_heading(point: Point) -> Iterable[str]:
         yield f"no official result: {run.unofficial}"
 
 
-def _draw_points(numbered: Iterable[tuple[int, Point]]) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", pad_edge=False)
-    for name in _HEADERS:
-        table.add_column(name, justify="left" if name in _LEFT else "right", no_wrap=True)
-    for number, point in numbered:
-        table.add_row(*map(plain, _format_point(number, point)))
-    return table
-
-
-def _format_point(number: int, point: Point) -> list[str]:
+def _format_point(number: int, point: Point, flags: Sequence[Flag]) -> list[str]:
     configuration, runs = point.configuration, point.runs
-    is_doubtful = any(flag.kind != "single" for flag in find_flags(point))
+    is_doubtful = any(flag.kind != "single" for flag in flags)
     rates = list_values(point, "samples_per_second")
     tail = "-"
     if configuration["scenario"] in TAILS:
@@ -146,27 +168,22 @@ def _summarise(verdicts: Sequence[bool | None], yes: str, no: str) -> str:
     return yes if verdicts[0] else no
 
 
-def _show_flags(points: Sequence[Point], console: Console) -> None:
-    few = []
-    doubts: list[tuple[int, Flag]] = []
-    for number, point in enumerate(points, 1):
-        for flag in find_flags(point):
+def _show_flags(flags: Sequence[Sequence[Flag]], console: Console) -> None:
+    few, doubts = [], []
+    for number, of_point in enumerate(flags, 1):
+        for flag in of_point:
             if flag.kind == "single":
                 few.append(number)
             else:
-                doubts.append((number, flag))
+                doubts.append(f"{number}: {flag.text}")
     if doubts:
         console.print("\nDoubtful (!):")
-    for number, flag in doubts:
-        console.print(Padding(plain(f"{number}: {flag.text}"), (0, 0, 0, 2)))
+        list_notes(doubts, console)
     if few:
-        which = "each of them" if len(few) == len(points) else _list_numbers(few)
-        console.print()
+        which = "each of them" if len(few) == len(flags) else _list_numbers(few)
         console.print(
-            plain(
-                f"Too few runs to tell how well a point repeats: {which}. Make at least "
-                f"{FEWEST_RUNS} of each."
-            )
+            f"\nToo few runs to tell how well a point repeats: {which}. Make at least "
+            f"{FEWEST_RUNS} of each."
         )
 
 
@@ -185,25 +202,25 @@ def _show_others(runs: Sequence[Run], points: Sequence[Point], console: Console)
     failed = [run for run in runs if run.error is not None]
     if failed:
         console.print(f"\nFailed: {len(failed)} of {len(runs)} runs")
-    for run in failed:
-        reason = (run.error or "").strip().splitlines() or ["no message"]
-        console.print(Padding(plain(f"{run.experiment}/{run.file}: {reason[-1]}"), (0, 0, 0, 2)))
-    if not points:
+    reasons = [(run.error or "").strip().splitlines() or ["no message"] for run in failed]
+    list_notes(
+        (f"{run.experiment}/{run.file}: {r[-1]}" for run, r in zip(failed, reasons, strict=True)),
+        console,
+    )
+    if not runs:
+        console.print(
+            "No runs are recorded. `ck benchmark ... --record --record_repo=local "
+            "--record_uoa=NAME` records them.",
+            markup=False,
+        )
+    elif not points:
         console.print("No run measured a speed.")
-        for run in runs:
-            if run.top1_percent is not None:
-                console.print(
-                    plain(
-                        f"{run.model} {run.precision} on {run.engine}, {run.images} images of "
-                        f"{run.dataset}: top-1 {run.top1_percent:.3f}%"
-                    )
-                )
-
-
-def _format_cell(value: Any) -> str:
-    return "" if value is None else str(value)
-
-
-def plain(text: str) -> Text:
-    """Text as it is: no markup, and nothing that a terminal would obey."""
-    return Text(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", text))
+        list_notes(
+            (
+                f"{run.model} {run.precision} on {run.engine}, {run.images} images of "
+                f"{run.dataset}: top-1 {run.top1_percent:.3f}%"
+                for run in runs
+                if run.top1_percent is not None
+            ),
+            console,
+        )

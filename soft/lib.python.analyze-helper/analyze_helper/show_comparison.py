@@ -7,37 +7,40 @@ from statistics import median
 from typing import Any
 
 from rich.console import Console
-from rich.padding import Padding
-from rich.table import Table
 
 from .compare import LEVEL, Comparison, Pair
 from .flags import FEWEST_RUNS, TAILS, find_flags, list_values
-from .show import describe_load, format_number, plain
+from .show import describe_load, format_number, lay_out, list_notes, plain
 
 _MOST_VALUES = 4
 _ENOUGH_RUNS = 5
 # From here on, a verdict by chance is to be expected of equal systems.
 _MANY_PAIRS = 10
-_HEADERS = ("#", "load", "batch", "A", "n", "B", "n", "B is", "times as fast")
-_LEFT = ("B is", "times as fast")
+# Each with whether it is of figures.
+_HEADERS = (
+    *(("#", True), ("load", True), ("batch", True), ("A", True), ("n", True), ("B", True)),
+    *(("n", True), ("B is", False), ("times as fast", False)),
+)
 
 
 def show_comparison(comparison: Comparison, a: str, b: str, console: Console) -> None:
     """a, b: what the user called the two sets."""
-    console.print(plain(f"A: {a}"))
-    console.print(plain(f"B: {b}"))
+    console.print(plain(f"A: {a}"), markup=False)
+    console.print(plain(f"B: {b}"), markup=False)
     if not comparison.differs:
         console.print("A and B do not differ in their configurations.")
     for name, sides in comparison.differs.items():
-        console.print(plain(f"{name}: {' -> '.join(map(_list_values, sides))}"))
+        differing = f"{name}: {' -> '.join(map(_list_values, sides))}"
+        console.print(plain(differing), markup=False)
     by_heading: dict[str, list[tuple[int, Pair]]] = {}
     for number, pair in enumerate(comparison.pairs, 1):
         heading = _describe_heading(pair, comparison.differs)
         by_heading.setdefault(heading, []).append((number, pair))
     for heading, numbered in by_heading.items():
         console.print()
-        console.print(plain(heading))
-        console.print(_draw_pairs(numbered))
+        console.print(plain(heading), markup=False)
+        rows = [_format_pair(number, pair) for number, pair in numbered]
+        console.print(lay_out(_HEADERS, rows), soft_wrap=True)
     console.print()
     if not comparison.pairs:
         console.print("No point of A has a point of B that is otherwise alike.")
@@ -57,15 +60,6 @@ def _describe_heading(pair: Pair, differs: Iterable[str]) -> str:
     return f"{' '.join([*map(str, network), scenario])}: {compared}"
 
 
-def _draw_pairs(numbered: Iterable[tuple[int, Pair]]) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", pad_edge=False)
-    for name in _HEADERS:
-        table.add_column(name, justify="left" if name in _LEFT else "right", no_wrap=True)
-    for number, pair in numbered:
-        table.add_row(*map(plain, _format_pair(number, pair)))
-    return table
-
-
 def _format_pair(number: int, pair: Pair) -> list[str]:
     configuration, interval = pair.a.configuration, pair.interval
     batches = dict.fromkeys(point.configuration["batch"] for point in (pair.a, pair.b))
@@ -80,10 +74,8 @@ def _format_pair(number: int, pair: Pair) -> list[str]:
 
 def _show_notes(pairs: Sequence[Pair], console: Console) -> None:
     console.print(
-        plain(
-            f"A, B: medians of n runs. In parentheses the {LEVEL:.0%} interval of the ratio: "
-            "faster or slower where it does not hold 1."
-        )
+        f"A, B: medians of n runs. In parentheses the {LEVEL:.0%} interval of the ratio: faster or "
+        "slower where it does not hold 1."
     )
     if len(pairs) >= _MANY_PAIRS:
         chance = len(pairs) * (1 - LEVEL)
@@ -91,19 +83,21 @@ def _show_notes(pairs: Sequence[Pair], console: Console) -> None:
             f"Of {len(pairs)} pairs of equal systems, up to {chance:.1f} would be called faster "
             "or slower by chance."
         )
-    for number, pair in enumerate(pairs, 1):
-        for side, point in (("A", pair.a), ("B", pair.b)):
-            for flag in find_flags(point):
-                if flag.kind != "single":
-                    text = plain(f"{number}, {side}: {flag.text}")
-                    console.print(Padding(text, (0, 0, 0, 2)))
+    list_notes(
+        (
+            f"{number}, {side}: {flag.text}"
+            for number, pair in enumerate(pairs, 1)
+            for side, point in (("A", pair.a), ("B", pair.b))
+            for flag in find_flags(point)
+            if flag.kind != "single"
+        ),
+        console,
+    )
     few = [str(number) for number, pair in enumerate(pairs, 1) if pair.interval is None]
     if few:
         console.print(
-            plain(
-                f"Too few runs in {', '.join(few)}: record the same again under the same name, "
-                f"until A and B have at least {FEWEST_RUNS} runs, better {_ENOUGH_RUNS}."
-            )
+            f"Too few runs in {', '.join(few)}: record the same again under the same name, until "
+            f"A and B have at least {FEWEST_RUNS} runs, better {_ENOUGH_RUNS}."
         )
 
 

@@ -71,7 +71,7 @@ def make_table(runs: Sequence[Run], database: Path | None = None) -> duckdb.Duck
 
 
 def query(runs: Sequence[Run], sql: str) -> Answer:
-    """The answer to one SELECT (or DESCRIBE, SUMMARIZE, EXPLAIN), which reaches nothing but these.
+    """The answer to one SELECT (or DESCRIBE, SUMMARIZE), which reaches nothing but the table.
 
     Raises UserError with what DuckDB says where the SQL is wrong or asks for more.
     """
@@ -140,9 +140,11 @@ def _make_array(runs: Sequence[Run], name: str) -> NDArray[Any]:
     values = [getattr(run, name) for run in runs]
     if type_ == "TIMESTAMP":  # numpy has no time zones; these are in UTC
         values = [None if value is None else value.replace(tzinfo=None) for value in values]
-    array = np.empty(len(values), dtype)
-    array[:] = values
-    return array
+    if type_ == "VARCHAR[]":
+        values = [list(value) for value in values]
+    if dtype is object:  # np.array would make lists of one length a dimension
+        return np.fromiter(values, object, len(values))
+    return np.array(values, dtype)
 
 
 def _list_columns() -> dict[str, tuple[str, Any]]:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Callable
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -73,3 +77,55 @@ def save_point(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return save
+
+
+class Server:
+    """`ck serve loadgen` of a repository, in a process of its own."""
+
+    def __init__(self, repository: Path, *options: str) -> None:
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "analyze_helper", "serve"),
+                *(f"--repository={repository}", "--port=0", *options),
+            ],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise AssertionError(self.process.communicate()[1])
+        self.url = line.split()[0]
+        self.port = int(self.url.split(":")[2].strip("/"))
+
+    def stop(self) -> tuple[int, str]:
+        """Ctrl-C. Returns the exit code, and what was on stderr."""
+        self.process.send_signal(signal.SIGINT)
+        _, errors = self.process.communicate(timeout=20)
+        return self.process.returncode, errors
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """serve(repository): a Server of it, which ends with the test."""
+    servers = []
+
+    def start(repository: Path = tmp_path / "local", *options: str) -> Server:
+        servers.append(Server(repository, *options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        if server.process.poll() is None:
+            server.process.kill()
+        server.process.communicate()
+
+
+@pytest.fixture(scope="session")
+def idle_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Server of an empty repository, for tests that only ask."""
+    server = Server(tmp_path_factory.mktemp("repository"))
+    yield server
+    server.stop()

@@ -1,0 +1,100 @@
+"""`ck analyze loadgen` and `ck compare loadgen` over runs that CK has recorded."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+PROGRAM = "program:image-classification-tensorrt-loadgen-py"
+BATCHES = {"analyze.small": 4, "analyze.large": 8}
+REPETITIONS = 3
+
+
+@pytest.fixture(scope="module")
+def recorded(ck):
+    """CK with two experiments of three runs each."""
+    for name, batch in BATCHES.items():
+        ck(
+            "benchmark",
+            PROGRAM,
+            f"--repetitions={REPETITIONS}",
+            "--env.CK_SILENT_MODE",
+            "--env.CK_LOADGEN_MODE=PerformanceOnly",
+            "--env.CK_LOADGEN_SCENARIO=MultiStream",
+            "--env.CK_LOADGEN_COUNT_OVERRIDE=50",
+            f"--env.CK_BATCH_SIZE={batch}",
+            "--record",
+            "--record_repo=local",
+            f"--record_uoa={name}",
+            "--skip_print_timers",
+            "--skip_stat_analysis",
+            "--process_multi_keys",
+            "--sleep=0",
+        )
+    return ck
+
+
+def test_points_are_shown(recorded):
+    shown = recorded("analyze", "loadgen", "analyze.*").stdout
+    rows = [line.split() for line in shown.splitlines() if "MultiStream" in line]
+    assert [(row[3], row[6]) for row in rows] == [("4", "3"), ("8", "3")]
+    assert "no official result: the images are" in shown
+    assert shown.startswith("digits fp32 | onnxruntime-cpu ")  # nothing of CK's before it
+
+
+def test_a_query_and_its_export(recorded, tmp_path):
+    query = "SELECT batch, n, samples_per_second > 0 AS fast FROM points ORDER BY batch"
+    printed = recorded("analyze", "loadgen", "analyze.*", f"--query={query}").stdout
+    assert [line.split() for line in printed.splitlines()] == [
+        ["batch", "n", "fast"],
+        ["4", "3", "True"],
+        ["8", "3", "True"],
+    ]
+    path = tmp_path / "points.csv"
+    recorded("analyze", "loadgen", "analyze.*", f"--query={query}", f"--out_file={path}")
+    with path.open(newline="") as file:
+        assert list(csv.reader(file))[1:] == [["4", "3", "true"], ["8", "3", "true"]]
+
+
+def test_the_runs_are_exported_with_the_commands_that_repeat_them(recorded, tmp_path):
+    path = tmp_path / "runs.csv"
+    recorded("analyze", "loadgen", "analyze.small", f"--out_file={path}")
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == REPETITIONS
+    command = rows[0]["command"].split()
+    assert command[:3] == ["ck", "benchmark", PROGRAM]
+    assert "--env.CK_BATCH_SIZE=4" in command
+    repeated = recorded(*command[1:], "--env.CK_LOADGEN_COUNT_OVERRIDE=10", "--sleep=0")
+    assert "digits (500 handwritten digits" in repeated.stdout
+
+
+def test_two_experiments_are_compared(recorded):
+    printed = recorded("compare", "loadgen", *BATCHES, "--json").stdout
+    compared = json.loads(printed)
+    assert compared["differs"] == {"batch": {"a": [4], "b": [8]}}
+    (pair,) = compared["pairs"]
+    assert pair["verdict"] in ("faster", "slower", "cannot tell")
+    assert len(pair["a"]["values"]) == len(pair["b"]["values"]) == REPETITIONS
+    low, high = pair["interval_95"]
+    assert 0 < low <= pair["times_as_fast"] <= high
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["analyze", "loadgen", "--quer=1"], "unrecognized arguments: --quer=1"),
+        (["analyze", "loadgen", "analyze.medium"], "no experiment has the name analyze.medium"),
+        (["analyze", "loadgen", "--query=SELECT * FROM '/etc/passwd'"], "--query: "),
+        (["compare", "loadgen", "analyze.small"], "arguments are required: B"),
+    ],
+)
+def test_what_is_wrong_is_said_without_a_traceback(recorded, words, said):
+    failed = recorded(*words, code=2)
+    assert said in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert failed.stdout == ""
