@@ -56,6 +56,8 @@ END
 driver = "overlay"
 graphroot = "$work/storage"
 runroot = "$run"
+[storage.options.overlay]
+skip_mount_home = "true" # else a mount stays, and rm -r of the checkout fails
 END
     printf '#!/bin/sh\nexec podman "$@"\n' >"$work/bin/docker"
     chmod +x "$work/bin/docker"

@@ -56,7 +56,7 @@ def test_size_and_leftovers(cpu):
     # Nothing that a build downloaded, nor what its runs left; and no registry's name.
     left = cpu.run(
         "find / -xdev '(' -path '/var/lib/apt/lists/*' -o -name '*.deb' -o -name '*.whl' "
-        "-o -path '/home/dvdt/.cache/*' -o -path '/tmp/pip/*' -o -path '*/program/*/tmp/*' "
+        "-o -path '/home/dvdt/.cache/*' -o -path '/tmp/*' -o -path '*/program/*/tmp/*' "
         "-o -name pip.conf ')' -type f -print 2>/dev/null || true"
     )
     # python3-venv brings the wheels that a new virtual environment gets.
