@@ -1,6 +1,10 @@
 """The commands as CK starts them: `python -m analyze_helper ACTION --repository=... --KEY=...`."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 from analyze_helper.__main__ import main
@@ -50,6 +54,18 @@ def test_another_repository_beside_the_local_one(analyze, tmp_path, save_point, 
     count = "--query=SELECT count(DISTINCT experiment) AS n FROM runs"
     assert analyze(count).split() == ["n", "2"]
     assert analyze(count, f"--repository={other}").split() == ["n", "3"]
+
+
+def test_a_reader_that_goes_away(analyze, tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-m", "analyze_helper", "analyze", f"--repository={tmp_path / 'local'}"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == -signal.SIGPIPE
 
 
 def test_a_comparison_as_text_and_as_json(analyze):
