@@ -29,8 +29,14 @@ async def execute(process):
         start_new_session=True,
     )
     shells.append(shell.pid)
-    await process.redirect(stdout=shell.stdout, stderr=shell.stderr)
+    await asyncio.gather(pump(shell.stdout, process.stdout), pump(shell.stderr, process.stderr))
     process.exit(await shell.wait())
+
+
+async def pump(source, target):
+    with contextlib.suppress(BrokenPipeError):  # the client has gone
+        while data := await source.read(1 << 16):
+            target.write(data)
 
 
 async def main():
@@ -44,6 +50,7 @@ async def main():
         server_host_keys=[host_key],
         authorized_client_keys=str(SSH / "authorized_keys"),
         process_factory=execute,
+        encoding=None,
     )
     port = server.get_port()
     known = f"[127.0.0.1]:{port} {host_key.export_public_key().decode()}"
