@@ -94,7 +94,9 @@ def ignore_untracked(folder: str, names: list[str]) -> set[str]:
     return {
         name
         for name in names
-        if name in (".git", ".venv", ".ck", ".nox", "tmp", "__pycache__") or name.endswith("_cache")
+        if name in (".git", ".venv", ".ck", ".nox", "tmp", "__pycache__")
+        or name.startswith("tmp-")
+        or name.endswith("_cache")
     }
 
 

@@ -85,8 +85,15 @@ def serve(i):
 
 
 def explore(i):
-    cluster = ["distributed", "dask-jobqueue"] if "cluster" in i else []
-    return run_helper(i, "explore_helper", ["pyyaml", "rich", *cluster])
+    libraries = ["pyyaml", "rich"]
+    cluster = str(i.get("cluster", ""))
+    if cluster:
+        libraries.append("distributed")
+    if cluster == "slurm":
+        libraries.append("dask-jobqueue")
+    if cluster.startswith("ssh:"):
+        libraries.append("asyncssh")
+    return run_helper(i, "explore_helper", libraries)
 
 
 def run_helper(i, helper, libraries):

@@ -71,7 +71,7 @@ def connect(cluster: str, jobs: int = 1, python: str | None = None) -> Iterator[
             raise UserError(f"--cluster={cluster}: {SYNTAX}")
         try:
             client = made.enter_context(distributed.Client(address, timeout=_CONNECT_S))
-        except OSError as error:
+        except (OSError, distributed.TimeoutError) as error:
             raise UserError(
                 f"--cluster={cluster}: no scheduler answers there within {_CONNECT_S} s ({error}). "
                 "Start one: dask scheduler"
@@ -307,6 +307,6 @@ def _wait_for_some(futures: list[Any]) -> list[Any]:
     if not futures:
         time.sleep(_POLL_S)
         return []
-    with contextlib.suppress(TimeoutError):
+    with contextlib.suppress(distributed.TimeoutError):
         return list(distributed.wait(futures, _POLL_S, "FIRST_COMPLETED").done)
     return []

@@ -478,3 +478,25 @@ def test_the_jobs_that_slurm_gets(monkeypatch, tmp_path):
         assert line in job.splitlines()
     assert f"{machine.python} -m distributed.cli.dask_worker tcp://" in job
     assert "--lifetime 1h --resources GPU=1" in job
+
+
+@pytest.mark.slow
+def test_workers_by_ssh(monkeypatch, tmp_path, entry):
+    pytest.importorskip("asyncssh", reason="NOT RUN: needs asyncssh")
+    machine = Machine(tmp_path / "node")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "hosts.txt").write_text("node1 CUDA_VISIBLE_DEVICES=0\n")
+    command = [sys.executable, str(HERE / "ssh_server.py"), str(tmp_path)]
+    server = subprocess.Popen(command, env=machine.environment, stderr=subprocess.DEVNULL)
+    try:
+        wait_until((tmp_path / ".ssh" / "config").exists)
+        listener = Listener()
+        with cluster.connect(f"ssh:{tmp_path}/hosts.txt", python=str(machine.python)) as client:
+            cluster.ClusterExecutor(client, entry).run(plan(1, 2), listener)
+    finally:
+        server.terminate()
+        server.wait()
+    assert [bool(outcome.record) for outcome in listener.outcomes] == [True, True]
+    commands = (tmp_path / "commands").read_text().splitlines()
+    started = [text for text in commands if f" {machine.python} -m distributed.cli" in text]
+    assert len(started) == 2  # the scheduler, and the worker
