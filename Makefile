@@ -15,7 +15,7 @@ export XDG_CACHE_HOME := $(HERE)/.ck/cache
 export PATH := $(BIN):$(PATH)
 unexport CK_LOCAL_REPO CK_ROOT CK_CFG PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: run test test-all setup ck-env lint clean bench-harness bench-run bench-preprocess bench-ck bench-analyze bench-gpu
+.PHONY: run test test-all setup ck-env lint clean bench-harness bench-run bench-preprocess bench-ck bench-analyze bench-report bench-gpu
 .DEFAULT_GOAL := run
 
 run: setup
@@ -46,8 +46,11 @@ ck-env: setup
 .ck/test-installed: .ck/installed requirements-test.txt
 	@sh .ci/setup.sh install-test
 
-bench-harness bench-run bench-preprocess bench-ck bench-analyze: bench-%: setup
+bench-harness bench-run bench-preprocess bench-ck bench-analyze bench-report: bench-%: setup
 	@PYTHONPATH=$(HELPERS) $(BIN)/python bench/$*.py
+
+docs/report.png: docs/analysis-records.zip .ck/test-installed
+	@PYTHONPATH=$(HELPERS) $(BIN)/python bench/picture.py
 
 # On PYTHONPATH, ONNX Runtime's GPU build goes before the CPU's, which has the same name.
 bench-gpu: setup .ck/gpu
