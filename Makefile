@@ -57,6 +57,9 @@ ck-env: setup
 bench-%: setup
 	@PYTHONPATH=$(HELPERS) $(BIN)/python bench/$*.py
 
+docs/report.png: docs/analysis-records.zip .ck/test-installed
+	@PYTHONPATH=$(HELPERS) $(BIN)/python bench/picture.py
+
 # On PYTHONPATH, ONNX Runtime's GPU build goes before the CPU's, which has the same name.
 bench-gpu: setup .ck/gpu
 	@PYTHONPATH=$(HERE)/.ck/gpu:$(HELPERS) $(BIN)/python bench/gpu.py

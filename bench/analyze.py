@@ -4,7 +4,8 @@
 
 One run of the embedded default is recorded by CK, unless --point= names a file ckp-*.0001.json.
 Copies of it with other figures are written to a temporary folder; the time and the memory are those
-of a process that does all of the above with them.
+of a process that does all of the above with them, the fastest of three: what else the machine does
+only adds to it.
 Required: 10,000 points, as CK calls a recorded file, in at most 5 s and 500 MB.
 """
 
@@ -25,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = "image-classification-tensorrt-loadgen-py"
 POINTS = 10_000
 REPETITIONS = 3
+ATTEMPTS = 3
 PER_EXPERIMENT = 500
 MOST_S = 5.0
 MOST_MB = 500.0
@@ -107,6 +109,18 @@ def write_points(point: dict[str, Any], count: int, repository: Path) -> int:
     return written
 
 
+def time_child(repository: Path) -> tuple[float, dict[str, Any]]:
+    """The seconds that a process took for `measure`, and what it printed."""
+    start = time.perf_counter()
+    process = subprocess.run(
+        [sys.executable, __file__, f"--child={repository}"],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return time.perf_counter() - start, json.loads(process.stdout)
+
+
 def judge(what: str, value: float, most: float, unit: str) -> bool:
     is_met = value <= most
     print(f"{'PASS' if is_met else 'FAIL'}  {what:10} {value:8.2f} {unit}, at most {most:g} {unit}")
@@ -126,15 +140,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         written = write_points(point, arguments.points, Path(folder))
         print(f"{arguments.points:,} files, {written / 1e6:.0f} MB")
-        start = time.perf_counter()
-        process = subprocess.run(
-            [sys.executable, __file__, f"--child={folder}"],
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        elapsed = time.perf_counter() - start
-    measured = json.loads(process.stdout)
+        fastest = min((time_child(Path(folder)) for _ in range(ATTEMPTS)), key=lambda at: at[0])
+    elapsed, measured = fastest
     for name, seconds in measured["steps"].items():
         print(f"  {name:14} {seconds:5.2f} s")
     print("  " + ", ".join(f"{count:,} {name}" for name, count in measured["counts"].items()))

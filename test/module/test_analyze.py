@@ -1,9 +1,12 @@
-"""`ck analyze loadgen` and `ck compare loadgen` over runs that CK has recorded."""
+"""`ck analyze`, `ck compare`, `ck report` and `ck serve loadgen` of runs that CK has recorded."""
 
 from __future__ import annotations
 
 import csv
 import json
+import signal
+import subprocess
+from urllib.request import urlopen
 
 import pytest
 
@@ -84,6 +87,42 @@ def test_two_experiments_are_compared(recorded):
     assert 0 < low <= pair["times_as_fast"] <= high
 
 
+def test_a_report_is_written(recorded, tmp_path):
+    page, plots = tmp_path / "report.html", tmp_path / "plots"
+    printed = recorded(
+        "report", "loadgen", "analyze.*", f"--out_file={page}", f"--plots={plots}", "--format=svg"
+    ).stdout
+    assert printed.splitlines()[0].startswith(f"{page}: 2 points of 6 runs, ")
+    assert page.read_text().count('<tbody class="point"') == 2
+    assert "throughput-multistream-digits.svg" in [path.name for path in plots.iterdir()]
+    page.write_text("precious")
+    assert "--force" in recorded("report", "loadgen", f"--out_file={page}", code=2).stderr
+    recorded("report", "loadgen", f"--out_file={page}", "--force")
+    assert page.read_text() != "precious"
+
+
+def test_a_report_is_served_until_ctrl_c(recorded):
+    server = subprocess.Popen(
+        ["ck", "serve", "loadgen", "analyze.*", "--port=0"],
+        env=recorded.environment,
+        cwd=recorded.root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        address = server.stdout.readline().split()[0]
+        with urlopen(address) as answer:
+            assert "2 points from 6 recorded runs" in answer.read().decode()
+        server.send_signal(signal.SIGINT)
+        printed, talk = server.communicate(timeout=20)
+        assert (server.returncode, printed) == (0, "")
+        assert "Traceback" not in talk  # CK's, where it installed a library
+    finally:
+        server.kill()
+        server.communicate()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -91,6 +130,8 @@ def test_two_experiments_are_compared(recorded):
         (["analyze", "loadgen", "analyze.medium"], "no experiment has the name analyze.medium"),
         (["analyze", "loadgen", "--query=SELECT * FROM '/etc/passwd'"], "--query: "),
         (["compare", "loadgen", "analyze.small"], "arguments are required: B"),
+        (["report", "loadgen", "--format=pdf"], "invalid choice: 'pdf'"),
+        (["serve", "loadgen", "--port=http"], "want a port from 0 to 65535, not 'http'"),
     ],
 )
 def test_what_is_wrong_is_said_without_a_traceback(recorded, words, said):

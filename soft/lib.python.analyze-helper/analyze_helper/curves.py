@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
+from .rows import PRECISIONS
 from .runs import Point, Run
 
 MOST_SERIES = 6  # in one plot: more cannot be told apart
-
-PRECISIONS = ("fp32", "tf32", "fp16", "int8")
 
 LATENCIES = (
     (0.5, "latency_p50_ns"),

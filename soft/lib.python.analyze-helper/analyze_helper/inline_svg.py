@@ -66,16 +66,17 @@ def draw_inline_svg(plot: Plot) -> str:
 
 
 def _add_data(element: ElementTree.Element, plot: Plot) -> None:
-    kind, *numbers = element.attrib.get("id", "").split("-")
-    if kind == "mark":
-        series, place = map(int, numbers)
-        mark = plot.series[series].marks[place]
-        element.attrib["data-points"] = mark.point
-        title = ElementTree.Element("title")
-        title.text = mark.tip
-        element.insert(0, title)
+    kind, *names = element.attrib.get("id", "").split("-")
+    if kind == "marks":
+        marks = [
+            mark for mark in plot.series[int(names[0])].marks if str(mark.is_valid) == names[1]
+        ]
+        for use, mark in zip(element.iter("use"), marks, strict=True):
+            use.attrib["data-points"] = mark.point
+            title = ElementTree.SubElement(use, "title")
+            title.text = mark.tip
     elif kind in ("line", "band"):
-        points = dict.fromkeys(mark.point for mark in plot.series[int(numbers[0])].marks)
+        points = dict.fromkeys(mark.point for mark in plot.series[int(names[0])].marks)
         element.attrib["data-points"] = " ".join(points)
 
 

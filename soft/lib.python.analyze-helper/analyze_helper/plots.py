@@ -69,7 +69,7 @@ _STYLE: dict[Any, Any] = {
 def draw_svg(plot: Plot) -> str:
     """The plot as an SVG document without a background, the same text each time.
 
-    The ids in it say what an element belongs to: `mark-SERIES-MARK`, `line-SERIES`.
+    The ids in it say what an element is: `marks-SERIES-VALID`, `line-SERIES`, `band-SERIES`.
     """
     with _in_style():
         figure = _draw(plot)
@@ -212,18 +212,23 @@ def _draw_lines(
                 axes.vlines(xs, lows, highs, color=colour, alpha=0.5, gid=f"band-{number}")
         if len(xs) > 1:
             axes.plot(xs, ys, color=colour, linestyle=LINES[number], gid=f"line-{number}")
-        for place, (mark, y) in enumerate(zip(series.marks, ys, strict=True)):
-            axes.plot(
-                [mark.x],
-                [y],
-                linestyle="none",
-                marker=MARKERS[number],
-                markeredgecolor=colour,
-                markerfacecolor=colour if mark.is_valid else PAPER,
-                markeredgewidth=1.3,
-                gid=f"mark-{number}-{place}",
-                zorder=3,
-            )
+        for is_valid in (True, False):
+            shown = [
+                (mark.x, y)
+                for mark, y in zip(series.marks, ys, strict=True)
+                if mark.is_valid == is_valid
+            ]
+            if shown:
+                axes.plot(
+                    *zip(*shown, strict=True),
+                    linestyle="none",
+                    marker=MARKERS[number],
+                    markeredgecolor=colour,
+                    markerfacecolor=colour if is_valid else PAPER,
+                    markeredgewidth=1.3,
+                    gid=f"marks-{number}-{is_valid}",
+                    zorder=3,
+                )
 
 
 def _shade_frontier(axes: Axes, series: Sequence[Series]) -> None:

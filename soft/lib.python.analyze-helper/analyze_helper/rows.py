@@ -14,7 +14,7 @@ from loadgen_helper.disturbances import find_disturbances
 from loadgen_helper.migrate import convert, migrate
 from loadgen_helper.settings import VARIABLES
 
-from .runs import Run
+from .runs import Run, column_names
 
 PRECISIONS = ("fp32", "tf32", "fp16", "int8")
 EXPLORE_RUN = "CK_EXPLORE_RUN"
@@ -29,6 +29,13 @@ _ON_GPU = {"onnxruntime-cuda": "device.cuda"}
 # CK gives the program its own file where the user gives none; the record has a file's name alone.
 _IMPLIED = (("CK_LOADGEN_CONF_FILE", "user.conf"),)
 _SHAPE_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+_NUMBERS = (int, float)
+_TOO_LARGE = 2**53  # from here on a float does not hold every integer
+# Points are divided by these, and drawn on scales that have no zero.
+_POSITIVE = (
+    *("batch", "samples_per_query", "target_qps", "samples_per_second", "queries", "samples"),
+    *(name for name in column_names() if name.startswith("latency_")),
+)
 _PERFORMANCE = {"met": True, "not met": False, "not measured": None}
 _DEFAULTS = {variable.name: variable.default for variable in VARIABLES}
 
@@ -42,6 +49,7 @@ def make_run(record: Mapping[str, Any], experiment: str, file: str, repetition: 
     try:
         run = _take_columns(current, experiment, file, repetition)
         check_types(run)
+        _check_positive(run)
     except _SHAPE_ERRORS as error:
         # It looks at every part, which takes longer than all the rest: it is asked what is wrong
         # only where a part that is needed turns out not to be there.
@@ -66,11 +74,23 @@ def make_failed_run(failure: Mapping[str, Any], experiment: str, file: str) -> R
 
 
 def check_types(run: Run) -> None:
-    """Raise TypeError where a column holds what it is not declared to hold."""
+    """Raise TypeError where a column holds what it is not declared to hold.
+
+    Raises ValueError for a figure that is no number, or too large.
+    """
     for name, types in _COLUMN_TYPES:
         value = getattr(run, name)
         if type(value) not in types:
             raise TypeError(f"{name} is {value!r}")
+        if type(value) in _NUMBERS and not -_TOO_LARGE < value < _TOO_LARGE:  # nan, too
+            raise ValueError(f"{name} is {value!r}")
+
+
+def _check_positive(run: Run) -> None:
+    for name in _POSITIVE:
+        value = getattr(run, name)
+        if value is not None and value <= 0:
+            raise ValueError(f"{name} is {value!r}")
 
 
 def make_command(

@@ -92,8 +92,8 @@ def list_marked(browser: Chrome) -> set[str]:
     """The ids of the points that a marker shows in a plot."""
     return set(
         browser.execute_script(
-            "return [...document.querySelectorAll('g[data-points]')]"
-            ".filter((one) => one.querySelector('title') && one.getClientRects().length)"
+            "return [...document.querySelectorAll('use[data-points]')]"
+            ".filter((one) => one.getClientRects().length)"
             ".map((one) => one.dataset.points)"
         )
     )
@@ -118,7 +118,7 @@ def test_it_loads_fits_and_can_be_read(browse, page, width, theme):
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     shades = browser.execute_script(
         "const of = (element, name) => getComputedStyle(element)[name].match(/\\d+/g).map(Number);"
-        "const body = document.body, line = document.querySelector('[data-points] path[stroke]');"
+        "const body = document.body, line = document.querySelector('g[data-points] path[stroke]');"
         "return [of(body, 'backgroundColor'), of(body, 'color'), of(line, 'stroke')]"
     )
     ground, ink, line = map(sum, shades)

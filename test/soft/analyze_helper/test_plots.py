@@ -44,7 +44,7 @@ def test_throughput_is_the_median_with_a_band_of_the_repetitions():
 
     figure = plots.draw_plot(plot)
     assert read_line(figure, "line-0") == [(1, 100), (4, 305)]
-    assert read_line(figure, "mark-0-1") == [(4, 305)]
+    assert read_line(figure, "marks-0-True") == [(1, 100), (4, 305)]
     (axes,) = figure.axes
     (band,) = [one for one in axes.collections if one.get_gid() == "band-0"]
     assert {tuple(vertex) for vertex in band.get_paths()[0].vertices} >= {(1, 90), (1, 130)}
@@ -123,8 +123,10 @@ def test_markers_are_filled_where_all_repetitions_are_valid():
     assert [curves.judge_point(point) for point in points] == ["VALID", "MIXED", "INVALID"]
     figure = plots.draw_plot(plot)
     (axes,) = figure.axes
-    faces = [line.get_markerfacecolor() for line in axes.lines if "mark" in line.get_gid()]
-    assert faces == [plots.COLOURS[0], plots.PAPER, plots.PAPER]
+    assert read_line(figure, "marks-0-True") == [(1, 1000)]
+    assert read_line(figure, "marks-0-False") == [(2, 1000), (4, 1000)]
+    faces = [line.get_markerfacecolor() for line in axes.lines if "marks" in line.get_gid()]
+    assert faces == [plots.COLOURS[0], plots.PAPER]
     # Between the last load that is VALID and the first that is not.
     edge = next(line for line in axes.lines if line.get_gid() == "frontier-edge").get_xdata()[0]
     assert edge == pytest.approx(math.sqrt(2))
@@ -272,7 +274,7 @@ def test_inline_svg_says_what_each_marker_is(odd_plots):
         found = [
             (element.get("data-points"), element[0].text)
             for element in root.iter()
-            if element.get("data-points") and element[0].tag == "title"
+            if element.tag == "use" and element.get("data-points")
         ]
         assert sorted(found) == sorted((mark.point, mark.tip) for mark in marks)
 

@@ -159,3 +159,20 @@ def test_a_time_that_is_none(record, start, said):
     record["timing"]["start"] = start
     with pytest.raises(UserError, match=said):
         make(record)
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [("throughput", "samples_per_second"), ("engine", "batch"), ("counts", "queries")],
+)
+@pytest.mark.parametrize("wrong", [0, -1, 10**30, 1e300, float("inf"), float("nan")])
+def test_figures_that_cannot_be(record, part, name, wrong):
+    record[part][name] = wrong
+    with pytest.raises(UserError, match="no record of a run"):
+        make_run(record, "x", "ckp-0.0001.json", 0)
+
+
+def test_a_latency_that_cannot_be(record):
+    record["latencies_ns"]["p50"] = 0
+    with pytest.raises(UserError, match="latency_p50_ns is 0"):
+        make_run(record, "x", "ckp-0.0001.json", 0)
