@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from imagenet_helper.errors import UserError
+from loadgen_helper.disturbances import find_disturbances
 from loadgen_helper.rules import load_rules
 from loadgen_helper.settings import DEFAULT_BATCH_SIZE
 from rich.console import Console
@@ -210,6 +211,8 @@ class Finder:
         self._measurer = measurer
         self.records: dict[float, list[Mapping[str, Any]]] = {}
         """Of the probes that did not fail, by load."""
+        self.measured: list[Mapping[str, Any]] = []
+        """The records of all runs, in the order in which they were asked for."""
         self._tried: dict[float, int] = {}
 
     def find(self) -> Finding:
@@ -233,13 +236,13 @@ class Finder:
         """SingleStream's rates in samples/s, of as many runs as `repetitions` says."""
         rates = []
         for repetition in range(1, self._search.sweep.repetitions + 1):
-            record = self._measurer.measure(self._search.make_point(None), repetition)
+            record = self._measure(None, repetition)
             rates.append(record["throughput"]["samples_per_second"])
             self._say(f"run {repetition}: {rates[-1]:.4g} samples/s")
         return rates
 
     def _measure_start(self) -> float:
-        record = self._measurer.measure(self._search.make_point(None), 1)
+        record = self._measure(None, 1)
         start = float(record["settings"]["loadgen"]["server_target_qps"])
         self._say(f"start: {start:.5g} queries/s, half of what the engine did before a test")
         return start
@@ -248,7 +251,7 @@ class Finder:
         self._tried[load] = repetition = self._tried.get(load, 0) + 1
         what = f"{load:g} {_LOADS[self._search.scenario]}, run {repetition}"
         try:
-            record = self._measurer.measure(self._search.make_point(load), repetition)
+            record = self._measure(load, repetition)
         except RunFailedError as error:
             if not self.records and self._search.scenario != "Offline":
                 raise
@@ -258,6 +261,11 @@ class Finder:
         is_valid = self._search.rules.is_met(record)
         self._say(f"{what}: {'VALID' if is_valid else 'INVALID'}, {_describe(record)}")
         return is_valid
+
+    def _measure(self, load: float | None, repetition: int) -> Mapping[str, Any]:
+        record = self._measurer.measure(self._search.make_point(load), repetition)
+        self.measured.append(record)
+        return record
 
     def _say(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -283,6 +291,7 @@ def run_search(console: Console, search: Search, measurer: Measurer) -> int:
         if search.scenario == "Offline" and finding.load is not None:
             rates = [_get_rate(record) for record in finder.records[finding.load]]
             lines += describe_repetitions(rates, f"batch {finding.load:g}")
+    lines += describe_disturbed(finder.measured)
     lines.append(f"All runs are in experiment {search.sweep.name}")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -364,6 +373,19 @@ def describe_repetitions(rates: list[float], what: str) -> list[str]:
         f"{what}: median of {len(rates)} runs {statistics.median(rates):.5g} samples/s; the median "
         f"of all that could be made is between {min(rates):.5g} and {max(rates):.5g} with "
         f"{confidence:.0%} confidence"
+    ]
+
+
+def describe_disturbed(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How many of the runs the machine disturbed, where it did: their answers may be another's."""
+    kinds = [{found.kind for found in find_disturbances(record)} for record in records]
+    disturbed = [of_run for of_run in kinds if of_run]
+    if not disturbed:
+        return []
+    return [
+        f"doubtful: {len(disturbed)} of {len(records)} runs were disturbed "
+        f"({', '.join(sorted(set().union(*disturbed)))}): a quiet machine may bear another load; "
+        "`ck analyze loadgen` says by what"
     ]
 
 

@@ -25,6 +25,7 @@ class System:
         self.entry = entry
         self.latency_ms = latency_ms
         self.fails: Callable[[Any], bool] = lambda point: False
+        self.others_core_s = 0.0
         self.runs: list[PlannedRun] = []
         self.left = 1000
 
@@ -54,6 +55,17 @@ class System:
                 "loadgen": {"server_target_qps": run.point.target_qps or 300.0},
             },
             "timing": {"wall_s": 1.0},
+            "engine": {"name": "onnxruntime-cpu"},
+            "conditions": {
+                "cpu": {
+                    "wall_s": 2.0,
+                    "cores": 2,
+                    "own_core_s": 3.0,
+                    "steal_core_s": 0.0,
+                    "busy_core_s": 3.0 + self.others_core_s,
+                },
+                "gpus": [],
+            },
             "latencies_ns": {"p99": int(p99_ms * 1e6)},
             "throughput": {"samples_per_second": 100.0 + len(self.runs)},
             "verdicts": {
@@ -74,6 +86,7 @@ class Explore:
         self.latency_ms: Callable[[Any], float] = lambda point: 1.0
         self.fails: Callable[[Any], bool] = lambda point: False
         self.left = 1000
+        self.others_core_s = 0.0
         self.runs: list[PlannedRun] = []
         (repository / "experiment" / NAME / ".cm").mkdir(parents=True)
         (repository / "experiment" / NAME / ".cm" / "meta.json").write_text("{}")
@@ -84,6 +97,7 @@ class Explore:
     def open(self, entry: Any, lock: int, options: object) -> Iterator[System]:
         system = System(entry, self.latency_ms)
         system.fails, system.left, system.runs = self.fails, self.left, self.runs
+        system.others_core_s = self.others_core_s
         yield system
 
     def __call__(self, *options: str) -> int:
@@ -168,6 +182,14 @@ def test_single_stream_is_measured(explore, capsys):
     assert "median of 6 runs 103.5 samples/s; the median" in said
     assert "between 101 and 106 with 97% confidence" in said
     assert len(explore.runs) == 6
+    assert "doubtful" not in said
+
+
+def test_what_the_machine_disturbed_is_said(explore, capsys):
+    explore.others_core_s = 1.0
+    assert explore("--scenario=Offline", "--limit=64") == 0
+    said = capsys.readouterr().out
+    assert "doubtful: 3 of 3 runs were disturbed (other_processes)" in said
 
 
 def test_nothing_is_valid(explore, capsys):
