@@ -178,10 +178,20 @@ def build_page(
         unofficial=Counter(run.unofficial for run in runs if run.unofficial).most_common(),
         environment=ENVIRONMENT,
         environments=Counter(
-            tuple(getattr(run, name) for name in ENVIRONMENT) for run in runs if run.error is None
+            _describe_environment(run) for run in runs if run.error is None
         ).most_common(),
     )
     return page.encode()
+
+
+def _describe_environment(run: Run) -> tuple[Any, ...]:
+    """The values of ENVIRONMENT, as a reader wants them."""
+    values = {name: getattr(run, name) for name in ENVIRONMENT}
+    if run.commit is not None:  # 12 of its 40 digits tell commits apart; a + may follow them
+        values["commit"] = run.commit[:12] + run.commit[40:]
+    if run.gpu is None:
+        values |= {"gpu": "none", "driver": "none"}
+    return tuple(values.values())
 
 
 def read_sources() -> tuple[str, str]:

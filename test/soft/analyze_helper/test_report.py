@@ -226,9 +226,13 @@ def test_failed_runs_and_other_runs_are_told():
 
 
 def test_environments_are_counted():
-    page = build(make_run(), make_run(), make_run(gpu="GPU 1", driver="570.1"))
+    commit = 4 * "0123456789"
+    last = make_run(gpu="GPU 1", driver="570.1", commit=f"{commit}+")
+    page = build(make_run(), make_run(), last)
     text = page.read("environments")
-    assert "2 A CPU 16 unknown unknown onnxruntime-cpu" in text
+    assert f"{commit[:12]}+" in text
+    assert commit not in text
+    assert "2 A CPU 16 none none onnxruntime-cpu" in text
     assert "1 A CPU 16 GPU 1 570.1" in text
 
 
