@@ -45,6 +45,7 @@ _SCHEDULER = {"dashboard_address": "127.0.0.1:0"}
 # The longest that a run in flight is waited for after Ctrl-C.
 _GRACE_S = 20.0
 _CONNECT_S = 10
+_REGISTER_S = 60
 _POLL_S = 1.0
 _DASK_CONFIG = "~/.config/dask/jobqueue.yaml"
 _FILE = re.compile(r"ckp-[0-9a-f]{16}(\.[0-9a-z_]{1,20}){1,2}\.json|pipeline\.json")
@@ -76,6 +77,8 @@ def connect(cluster: str, jobs: int = 1, python: str | None = None) -> Iterator[
                 f"--cluster={cluster}: no scheduler answers there within {_CONNECT_S} s ({error}). "
                 "Start one: dask scheduler"
             ) from error
+        if cluster.startswith(SSH):
+            _wait_for_workers(client, len(address.worker_spec))
         _check(client, waits=cluster == SLURM)
         yield client
 
@@ -172,6 +175,18 @@ def read_hosts(path: Path) -> list[tuple[str, dict[str, str]]]:
     if not hosts:
         raise UserError(f"{path}: no host in it")
     return hosts
+
+
+def _wait_for_workers(client: distributed.Client, count: int) -> None:
+    """Wait for workers that were started, which the scheduler hears of a moment later."""
+    try:
+        client.wait_for_workers(count, timeout=_REGISTER_S)
+    except distributed.TimeoutError as error:
+        there = len(client.scheduler_info()["workers"])
+        raise UserError(
+            f"{there} of {count} workers came within {_REGISTER_S} s of their start: can their "
+            "machines reach the first one of the file, where the scheduler is?"
+        ) from error
 
 
 def _check(client: distributed.Client, waits: bool) -> None:

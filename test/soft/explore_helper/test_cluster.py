@@ -500,3 +500,15 @@ def test_workers_by_ssh(monkeypatch, tmp_path, entry):
     commands = (tmp_path / "commands").read_text().splitlines()
     started = [text for text in commands if f" {machine.python} -m distributed.cli" in text]
     assert len(started) == 2  # the scheduler, and the worker
+
+
+def test_workers_that_do_not_come():
+    class Client:
+        def wait_for_workers(self, count: int, timeout: float) -> None:
+            raise cluster.distributed.TimeoutError
+
+        def scheduler_info(self) -> dict[str, object]:
+            return {"workers": {"tcp://node1:1": {}}}
+
+    with pytest.raises(UserError, match="1 of 2 workers came within 60 s"):
+        cluster._wait_for_workers(Client(), 2)
