@@ -1,6 +1,9 @@
 """The engines, on small models of which the answer can be computed by hand."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -191,3 +194,23 @@ def test_every_engine_says_what_it_is(make_model, images, kind):
         assert all(isinstance(text, str) for text in (engine.name, engine.version, engine.device))
         assert engine.depth >= 1
         engine.unload()
+
+
+def test_onnxruntime_keeps_and_sends_nothing(make_model, tmp_path):
+    """It would leave an identifier of the machine in the user's cache (1.32 and newer)."""
+    path, _ = make_model()
+    home = tmp_path / "home"
+    home.mkdir()
+    program = (
+        "import sys; from pathlib import Path; "
+        "from imagenet_helper.model import load_model_recipe; "
+        "from loadgen_helper.engines import make_engine; path = Path(sys.argv[1]); "
+        "make_engine('onnx', path, load_model_recipe(path)).open()"
+    )
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
+    subprocess.run(
+        [sys.executable, "-c", program, path],
+        env=environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True,
+    )
+    assert not list(home.iterdir())
