@@ -24,7 +24,7 @@ run: setup
 test: setup .ck/test-installed
 	@$(BIN)/python .ci/generate.py --check
 	@$(MAKE) -s lint
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: setup .ck/test-installed
 	@$(BIN)/nox $(SESSIONS) -- $(ARGS)

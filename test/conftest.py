@@ -19,6 +19,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = "image-classification-tensorrt-loadgen-py"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files with slow tests first: at the end no worker waits for another one's long file."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of this repository."""
