@@ -84,6 +84,10 @@ class CopyOnly(CudaEngine):
     def _open_model(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
         return (), np.dtype(np.int32)
 
+    def _make_streams(self) -> list[tuple[Any, Any]]:
+        streams = [self._gpu.cuda.Stream() for _ in range(self.depth)]
+        return [(stream, stream) for stream in streams]
+
     def _prepare_size(self, slot: Slot, size: int) -> None:
         self._gpu.cuda.memset_d32(slot.output, 0, size)
 

@@ -44,7 +44,7 @@ def setup(i):
         own.append(f"tensorrt-{key['version'].partition('.')[0]}")
     conversion = recipe.get("conversion")
     if conversion:
-        own += ["converted-from-onnx", f"input.{conversion['input']}"]
+        own += ["converted-from-onnx", f"input.{key['input']}"]
         own.append(f"output.{conversion['output']}")
     i["tags"].extend(tag for tag in own if tag not in i["tags"])
     i["env"][customize["env_prefix"]] = plan

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
-from .model import ModelRecipe
+from .model import InputSpec, ModelRecipe
 from .onnx_facts import CHANNELS, external_files, load_onnx
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ QDQ_OPSET = 13
 # The first IR version in which a weight need not be an input of the graph too.
 _OLDEST_IR = 4
 
-INPUT_KINDS = ("uint8", "fp32")
+INPUT_KINDS = ("uint8", "fp32", "native")
 OUTPUT_KINDS = ("class", "scores")
 DOMAINS = ("", "ai.onnx")
 _QUANTISED_OPS = frozenset(
@@ -103,19 +103,29 @@ def read_network(path: Path, recipe: ModelRecipe) -> onnx.ModelProto:
 
 def compose(
     path: Path, model: onnx.ModelProto, recipe: ModelRecipe, input_kind: str, output_kind: str
-) -> None:
+) -> InputSpec:
     """Put preprocessing before the network and the answer behind it, in place.
+
+    Returns what the input has become.
 
     path: of the source, for messages. recipe: the source's; the network is that of `read_network`,
     its inner types may be others by now.
-    input_kind: 'uint8', [N, side, side, 3], or 'fp32', the network's own input as float32; both
-    under the network's own name. output_kind: 'class', int32 [N], or 'scores', float32
+    input_kind: 'uint8', [N, side, side, 3]; 'fp32', the network's own input as float32; or
+    'native', the input in the type that the first layer computes in, normalised and for int8
+    quantised before: the samples can be prepared so when they are loaded. All under the network's
+    own name. output_kind: 'class', int32 [N], or 'scores', float32
     [N, classes]; the output's name is its kind.
     Preprocessing is computed in float32, step by step as `imagenet_helper.model.normalise` does.
     Raises UserError where the network cannot have such an input or output.
     """
     _compose_output(path, model.graph, recipe, output_kind)
+    if input_kind == "native":
+        return _expose_input(model.graph, recipe)
     _compose_input(path, model.graph, recipe, input_kind)
+    name = model.graph.input[0].name
+    if input_kind == "fp32":
+        return InputSpec(name, recipe.input.layout, "float32")
+    return InputSpec(name, "NHWC", "uint8")
 
 
 def walk_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
@@ -281,6 +291,50 @@ def _compose_input(path: Path, graph: onnx.GraphProto, recipe: ModelRecipe, kind
         tensor = chain.add("Cast", tensor, to=TensorProto.FLOAT16)
     chain.end(inner)
     replace_nodes(graph, [*chain.nodes, *graph.node])
+
+
+def _expose_input(graph: onnx.GraphProto, recipe: ModelRecipe) -> InputSpec:
+    """Let the graph begin where its first layer reads: behind a change of layout, and for int8
+    behind the quantisation. What else stands there (a network's own normalising) stays.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    entry = graph.input[0]
+    layout, step = recipe.input.layout, None
+    dims = [dim.dim_value or dim.dim_param for dim in entry.type.tensor_type.shape.dim]
+    dtype = entry.type.tensor_type.elem_type
+    if recipe.input.dtype == "uint8":  # the network does all of it itself
+        return InputSpec(entry.name, layout, "uint8")
+    first = _find_only_reader(graph, entry.name)
+    if first is not None and first.op_type == "Transpose" and layout == "NHWC":
+        permutation = next((list(a.ints) for a in first.attribute if a.name == "perm"), [])
+        if permutation == [0, 3, 1, 2]:
+            layout, dims = "NCHW", [dims[0], dims[3], dims[1], dims[2]]
+            _skip_node(graph, first, entry.name)
+            first = _find_only_reader(graph, entry.name)
+    if first is not None and first.op_type == "QuantizeLinear":
+        values = {tensor.name: tensor for tensor in graph.initializer}
+        scale = values.get(first.input[1])
+        if scale is not None and not scale.dims:
+            step, dtype = float(numpy_helper.to_array(scale)), TensorProto.INT8
+            _skip_node(graph, first, entry.name)
+    entry.CopyFrom(helper.make_tensor_value_info(entry.name, dtype, dims))
+    prune(graph)
+    names = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.INT8: "int8"}
+    return InputSpec(entry.name, layout, names[dtype], step)
+
+
+def _find_only_reader(graph: onnx.GraphProto, tensor: str) -> onnx.NodeProto | None:
+    """The node that reads a tensor, where there is just one."""
+    readers = [node for node in graph.node if tensor in list_reads(node)]
+    return readers[0] if len(readers) == 1 else None
+
+
+def _skip_node(graph: onnx.GraphProto, node: onnx.NodeProto, tensor: str) -> None:
+    """Remove a node; what read its output reads `tensor`."""
+    output = node.output[0]
+    graph.node.remove(node)
+    rename(graph, {output: tensor})
 
 
 def _compose_output(path: Path, graph: onnx.GraphProto, recipe: ModelRecipe, kind: str) -> None:

@@ -67,7 +67,7 @@ def convert(
         raise UserError(f"calibration is for int8, not for {precision}. Leave it out")
     digest = hash_file(source)
     model = _convert_network(source, recipe, precision, images, show_progress)
-    compose(source, model, recipe, input_kind, output_kind)
+    entry = compose(source, model, recipe, input_kind, output_kind)
     try:
         check_size(output, model.ByteSize())
         onnx.checker.check_model(model, full_check=True)
@@ -77,7 +77,7 @@ def convert(
         raise UserError(
             f"{source}: cannot be converted, its shapes contradict each other: {error}"
         ) from None
-    made = _describe_result(recipe, model, input_kind, output_kind)
+    made = _describe_result(recipe, entry, output_kind)
     made = dataclasses.replace(
         made,
         conversion={
@@ -161,19 +161,11 @@ def _convert_network(
     return use_int8(source, model, recipe, images, show_progress)
 
 
-def _describe_result(
-    recipe: ModelRecipe, model: onnx.ModelProto, input_kind: str, output_kind: str
-) -> ModelRecipe:
-    name = model.graph.input[0].name
-    made = dataclasses.replace(recipe, output=OutputSpec(output_kind, output_kind))
-    if input_kind == "fp32":
-        return dataclasses.replace(made, input=InputSpec(name, recipe.input.layout, "float32"))
-    return dataclasses.replace(
-        made,
-        input=InputSpec(name, "NHWC", "uint8"),
-        mean=(0.0, 0.0, 0.0),
-        scale=(1.0, 1.0, 1.0),
-    )
+def _describe_result(recipe: ModelRecipe, entry: InputSpec, output_kind: str) -> ModelRecipe:
+    made = dataclasses.replace(recipe, input=entry, output=OutputSpec(output_kind, output_kind))
+    if entry.dtype != "uint8":
+        return made
+    return dataclasses.replace(made, mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0))
 
 
 def _list_libraries() -> dict[str, str]:

@@ -31,7 +31,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "format": (FORMAT,),
     "dataset": tuple(DATASET_CLASSES),
     "input.layout": ("NCHW", "NHWC"),
-    "input.dtype": ("float32", "float16", "uint8"),
+    "input.dtype": ("float32", "float16", "int8", "uint8"),
     "output.kind": ("scores", "class"),
     "labels_offset": (0, 1),
     "weights": ("trained", "random"),
@@ -60,15 +60,22 @@ KEYS = (
 )
 # Only in the recipe of a file that `imagenet_helper.convert` made; plain JSON.
 OPTIONAL_KEY = "conversion"
+# Only in the recipe of a file whose input is int8.
+STEP_KEY = "input.step"
+_INT8_LEAST, _INT8_MOST = -128, 127
 
 
 @dataclasses.dataclass(frozen=True)
 class InputSpec:
-    """The model's image tensor: its name, 'NCHW' or 'NHWC', and numpy's name of its dtype."""
+    """The model's image tensor: its name, 'NCHW' or 'NHWC', and numpy's name of its dtype.
+
+    step: of int8, what 1 stands for; None for other types.
+    """
 
     name: str
     layout: str
     dtype: str
+    step: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +90,8 @@ class OutputSpec:
 class ModelRecipe:
     """Everything that an engine needs to know of a model.
 
-    mean, scale: input = (pixel - mean) * scale, pixels 0 to 255, in the order of image.channels.
+    mean, scale: input = (pixel - mean) * scale, pixels 0 to 255, in the order of image.channels;
+    of int8, that divided by input.step and rounded.
     classes: number of the model's classes; labels_offset: the class that is label 0 (1 where class
     0 is 'background', as in MLPerf's models of 1001 classes).
     max_batch: the most images in one batch, None where any number is fine; where the ONNX file
@@ -109,6 +117,8 @@ class ModelRecipe:
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON holds it, complete; without `conversion` where that is None."""
         data = dataclasses.asdict(self)
+        if self.input.step is None:
+            del data["input"]["step"]
         data["mean"], data["scale"] = list(self.mean), list(self.scale)
         keys = dict.fromkeys(key.split(".")[0] for key in KEYS)
         if self.conversion is not None:
@@ -162,6 +172,9 @@ def load_model_recipe(onnx_path: Path) -> ModelRecipe:
 def normalise(images: npt.NDArray[np.uint8], recipe: ModelRecipe) -> npt.NDArray[Any]:
     """The model's input tensor for `images`: (pixel - mean) * scale, computed in float32.
 
+    For int8 the result is divided by recipe.input.step, rounded (half to even) and saturated, as
+    ONNX's QuantizeLinear does.
+
     images: uint8 [n, side, side, 3], channels in the order of the recipe's image.
     Returns [n, 3, side, side] or [n, side, side, 3], as recipe.input.layout says, of dtype
     recipe.input.dtype, C-contiguous. Needs memory for the result and one image.
@@ -186,8 +199,31 @@ def normalise(images: npt.NDArray[np.uint8], recipe: ModelRecipe) -> npt.NDArray
     centred = np.empty(result.shape[1:], np.float32)
     for image, tensor in zip(images, result, strict=True):
         np.subtract(image, mean, out=centred)
-        np.multiply(centred, scale, out=tensor, casting="same_kind")
+        if recipe.input.step is None:
+            np.multiply(centred, scale, out=tensor, casting="same_kind")
+            continue
+        np.multiply(centred, scale, out=centred)
+        np.divide(centred, np.float32(recipe.input.step), out=centred)
+        np.rint(centred, out=centred)
+        np.clip(centred, _INT8_LEAST, _INT8_MOST, out=tensor, casting="unsafe")
     return result
+
+
+def tabulate_pixels(recipe: ModelRecipe) -> npt.NDArray[Any]:
+    """What `normalise` makes of each pixel value, of dtype recipe.input.dtype, [3, 256].
+
+    A row for each colour, in the order of the recipe's image.
+    """
+    import numpy as np
+
+    values = np.arange(256, dtype=np.uint8)
+    square = dataclasses.replace(
+        recipe,
+        input=dataclasses.replace(recipe.input, layout="NCHW"),
+        image=dataclasses.replace(recipe.image, side=16),
+    )
+    images = np.repeat(values.reshape(1, 16, 16, 1), 3, axis=3)
+    return normalise(images, square).reshape(3, 256)
 
 
 def main() -> None:
@@ -234,7 +270,7 @@ def _read_json(path: Path) -> dict[str, Any]:
             stated.update({f"{key}.{inner}": inner_value for inner, inner_value in value.items()})
         else:
             stated[key] = value
-    unknown = [key for key in stated if key not in (*KEYS, OPTIONAL_KEY)]
+    unknown = [key for key in stated if key not in (*KEYS, OPTIONAL_KEY, STEP_KEY)]
     if unknown:
         raise UserError(f"{path}: unknown {', '.join(unknown)}. Known: {', '.join(KEYS)}")
     for key, value in stated.items():
@@ -259,6 +295,8 @@ def _describe_wish(key: str, value: Any) -> str | None:
         return None if is_count or value is None else "a whole number, 1 or more, or null"
     if key == OPTIONAL_KEY:
         return None if isinstance(value, dict) or value is None else "an object, or null"
+    if key == STEP_KEY:
+        return None if _is_finite(value) and value > 0 else "a number above 0"
     if key in ("mean", "scale"):
         fits = isinstance(value, list) and len(value) == 3 and all(map(_is_finite, value))
         if key == "scale" and fits:
@@ -301,6 +339,11 @@ def _build(json_path: Path, values: Mapping[str, Any]) -> ModelRecipe:
         raise UserError(
             f"{json_path}: a model with uint8 input takes pixels as they are: "
             "want mean [0, 0, 0] and scale [1, 1, 1]"
+        )
+    if (values["input.dtype"] == "int8") != (STEP_KEY in values):
+        raise UserError(
+            f"{json_path}: {STEP_KEY}, what 1 stands for, belongs to int8 input, and the input is "
+            f"{values['input.dtype']}. Add it for int8, remove it for another type"
         )
     try:
         return ModelRecipe.from_dict(nested)

@@ -93,6 +93,7 @@ def _read_input(path: Path, graph: onnx.GraphProto, stated: Mapping[str, Any]) -
     dtypes = {
         TensorProto.FLOAT: "float32",
         TensorProto.FLOAT16: "float16",
+        TensorProto.INT8: "int8",
         TensorProto.UINT8: "uint8",
     }
     if tensor.elem_type not in dtypes:

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 # What the work of a network is: these have to be in the wanted type.
 _HEAVY_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+# What computes in int8 where its input is int8, and without which the layer before it would give
+# float32 to nobody but it.
+_POOLING_OPS = ("AveragePool", "GlobalAveragePool", "ReduceMean")
 # What stays in float32 beside what the library itself leaves there: sums over many elements,
 # exponentials and small variances leave float16's range or its precision.
 _FLOAT32_OPS = (
@@ -62,6 +65,7 @@ _FLOAT32_OPS = (
     "Softmax",
     "Softplus",
 )
+_CONVERTING_OPS = ("Cast", "Constant", "DequantizeLinear", "Identity", "QuantizeLinear")
 _FLOAT16_MAX = 65504.0
 
 # Of the percentiles 99.9 to 99.999, mean of the images' maxima and least squared error, the
@@ -129,6 +133,27 @@ def use_float16(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
     return half
 
 
+def list_float32_nodes(model: onnx.ModelProto) -> list[str]:
+    """The nodes of a converted model that are to be computed in float32, by name.
+
+    For an engine that chooses types itself and takes those in the file for hints: what a float16
+    file has left in float32, and of an int8 file what sums or takes exponentials unquantised.
+    """
+    import onnx
+
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    types = {v.name: v.type.tensor_type.elem_type for v in (*inferred.value_info, *inferred.output)}
+    quantised = {n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
+    is_half = onnx.TensorProto.FLOAT16 in types.values()
+    return [
+        node.name
+        for node in model.graph.node
+        if types.get(node.output[0]) == onnx.TensorProto.FLOAT
+        and node.op_type not in _CONVERTING_OPS
+        and (is_half or (node.op_type in _FLOAT32_OPS and node.input[0] not in quantised))
+    ]
+
+
 @dataclasses.dataclass
 class _Statistics:
     """What calibration learns of one tensor.
@@ -189,11 +214,11 @@ def use_int8(
 ) -> onnx.ModelProto:
     """The network with QuantizeLinear/DequantizeLinear around what is to be computed in int8.
 
-    Symmetric: every zero point is 0. Inputs of Conv, Gemm and MatMul per tensor, up to a percentile
-    of what `images` give; weights per output channel. Outputs and biases stay float32:
-    the next layer quantises what it reads, so TensorRT fuses what lies between. An Add reads one
-    int8 input (the way around of a residual block), never two, which leaves the other to be fused
-    with the convolution before it.
+    Symmetric: every zero point is 0. Inputs of Conv, Gemm, MatMul and of the pooling at the end per
+    tensor, up to a percentile of what `images` give; weights per output channel. Outputs and biases
+    stay float32: the next layer quantises what it reads, so TensorRT fuses what lies between. An
+    Add reads one int8 input (the way around of a residual block), never two, which leaves the other
+    to be fused with the convolution before it.
     What rounding the weights adds to the mean of a layer's output is taken off its bias (Nagel et
     al., Data-Free Quantization Through Weight Equalization and Bias Correction, 2019, with the
     means that calibration saw): without it MobileNet loses 1.6% of its accuracy.
@@ -361,6 +386,9 @@ def _find_reads(graph: onnx.GraphProto, layers: list[_Layer]) -> dict[str, list[
     for layer in layers:
         reads.setdefault(graph.node[layer.index].input[0], []).append((layer.index, 0))
     made_at = {name: index for index, node in enumerate(graph.node) for name in node.output}
+    for index, node in enumerate(graph.node):
+        if node.op_type in _POOLING_OPS and node.input[0] in made_at:
+            reads.setdefault(node.input[0], []).append((index, 0))
     convolutions = {graph.node[layer.index].output[0] for layer in layers}
     for index, node in enumerate(graph.node):
         if node.op_type != "Add" or not all(name in made_at for name in node.input):

@@ -34,6 +34,7 @@ from imagenet_helper.files import hash_file, write_file
 from .flavour import FLAVOURS, PRECISIONS, Flavour, load_flavour
 from .gpu import find_gpus
 from .plan import (
+    INPUTS,
     PlanKey,
     Sidecar,
     explain_reuse,
@@ -65,8 +66,10 @@ class BuildRequest:
     PRECISIONS. max_batch: images, the most in a batch. opt_batch: the batch to tune for; None:
     max_batch. flavour: 'tensorrt' or 'tensorrt_rtx'; None: the one that is installed.
     compute_capabilities: to build for, with TensorRT for RTX; None: the GPUs that are there, or
-    else all. timing_cache: a file; None: one beside the plan. workspace_bytes: the most device
-    memory that a layer may use; None: all.
+    else all. timing_cache: a file; None: one beside the plan. input: what the samples are, one of
+    `plan.INPUTS`. workspace_bytes: the most device memory that a layer may use; None: all.
+    builder_level, aux_streams, tiling_level: what TensorRT calls builder_optimization_level,
+    max_aux_streams and tiling_optimization_level; None: its own.
     """
 
     model: Path
@@ -78,6 +81,20 @@ class BuildRequest:
     compute_capabilities: tuple[str, ...] | None = None
     timing_cache: Path | None = None
     workspace_bytes: int | None = None
+    input: str = "uint8"
+    builder_level: int | None = None
+    aux_streams: int | None = None
+    tiling_level: int | None = None
+
+    @property
+    def limits(self) -> dict[str, int | None]:
+        """What the builder is told of its work, as `Flavour.create_config` takes it."""
+        return {
+            "workspace_bytes": self.workspace_bytes,
+            "builder_level": self.builder_level,
+            "aux_streams": self.aux_streams,
+            "tiling_level": self.tiling_level,
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,9 +126,10 @@ def look_up(request: BuildRequest) -> Lookup:
             version=flavour.version,
             gpu=flavour.choose_gpu(request.compute_capabilities, find_gpus),
             precision=request.precision,
+            input=request.input,
             max_batch=request.max_batch,
             opt_batch=request.opt_batch or request.max_batch,
-            options=flavour.list_options(request.precision, request.workspace_bytes),
+            options=flavour.list_options(request.precision, request.limits),
             calibration=conversion.get("calibration"),
         )
         faults = judge_plan(request.output, key, measured.result())
@@ -164,10 +182,20 @@ def _build(
 ) -> None:
     from imagenet_helper.model import load_model_recipe
     from imagenet_helper.onnx_facts import load_onnx
+    from imagenet_helper.precision import list_float32_nodes
 
     started = time.perf_counter()
     recipe = dataclasses.replace(load_model_recipe(request.model), max_batch=request.max_batch)
-    _check_types(request, load_onnx(request.model))
+    if request.input != "uint8" and INPUTS[request.input] != recipe.input.dtype:
+        raise UserError(
+            f"{request.model} takes {recipe.input.dtype}: its samples cannot be {request.input}. "
+            "Leave --input out, and images are prepared on the GPU, or convert the model with "
+            "--input native (or fp32)"
+        )
+    graph = load_onnx(request.model)
+    _check_types(request, graph)
+    float32_nodes = [] if flavour.is_strongly_typed else list_float32_nodes(graph)
+    del graph
     model = request.model.read_bytes()
     # What is built is what was hashed, whatever happens to the file.
     key = dataclasses.replace(key, onnx_sha256=hashlib.sha256(model).hexdigest())
@@ -176,7 +204,7 @@ def _build(
     network = flavour.parse(builder, model, request.model)
     del model
     config = flavour.create_config(
-        builder, network, request.precision, key.gpu, request.workspace_bytes
+        builder, network, request.precision, key.gpu, request.limits, float32_nodes
     )
     _add_profile(request, key, builder, network, config)
     tensors = flavour.describe_network(network)
@@ -477,12 +505,18 @@ def parse_request(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> 
     parser.add_argument("--model", type=Path, required=True, metavar="CONVERTED.onnx")
     parser.add_argument("--output", "--plan", type=Path, required=True, metavar="MODEL.plan")
     parser.add_argument("--precision", choices=PRECISIONS, required=True)
+    parser.add_argument("--input", choices=tuple(INPUTS), default="uint8", help="what samples are")
     parser.add_argument("--max-batch", type=int, required=True, metavar="N")
     parser.add_argument("--opt-batch", type=int, metavar="N", help="batch to tune for (N)")
     parser.add_argument("--flavour", choices=tuple(FLAVOURS), help="where several are installed")
     parser.add_argument("--compute-capabilities", metavar="8.6,8.9", help="TensorRT for RTX only")
     parser.add_argument("--timing-cache", type=Path, metavar="FILE")
     parser.add_argument("--workspace-mib", type=int, metavar="MIB", help="device memory per layer")
+    parser.add_argument("--builder-level", type=int, metavar="0..5", help="more: slower builds")
+    parser.add_argument(
+        "--aux-streams", type=int, metavar="N", help="streams beside a context's own"
+    )
+    parser.add_argument("--tiling-level", type=int, metavar="0..3", help="TensorRT 10 and newer")
     options = parser.parse_args(arguments)
     capabilities = options.compute_capabilities
     mib = options.workspace_mib
@@ -498,6 +532,10 @@ def parse_request(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> 
         compute_capabilities=None if capabilities is None else tuple(capabilities.split(",")),
         timing_cache=options.timing_cache,
         workspace_bytes=None if mib is None else mib << 20,
+        input=options.input,
+        builder_level=options.builder_level,
+        aux_streams=options.aux_streams,
+        tiling_level=options.tiling_level,
     )
 
 

@@ -13,7 +13,7 @@ import importlib
 import importlib.util
 import json
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -58,6 +58,13 @@ _DTYPES = {
 }
 
 
+# In which layouts a plan may take its input, besides row by row: the builder takes the fastest for
+# its first layer. Each has the colours of a pixel side by side, and zeros behind them.
+_INPUT_FORMATS = {"INT8": ("CHW4",), "HALF": ("CHW4", "HWC8")}
+# Lets the contexts of 8.6 share one profile: else only the first can run.
+_SHARED_PROFILE = "PROFILE_SHARING_0806"
+
+
 class _Api(Protocol):
     """The names of the module that are used here, as all flavours have them."""
 
@@ -66,12 +73,12 @@ class _Api(Protocol):
     DataType: type[tensorrt.DataType]
     ILogger: type[tensorrt.ILogger]
     LayerInformationFormat: type[tensorrt.LayerInformationFormat]
-    LayerType: type[tensorrt.LayerType]
     MemoryPoolType: type[tensorrt.MemoryPoolType]
     NetworkDefinitionCreationFlag: type[tensorrt.NetworkDefinitionCreationFlag]
     OnnxParser: type[tensorrt.OnnxParser]
     ProfilingVerbosity: type[tensorrt.ProfilingVerbosity]
     Runtime: type[tensorrt.Runtime]
+    TensorFormat: type[tensorrt.TensorFormat]
     TensorIOMode: type[tensorrt.TensorIOMode]
 
 
@@ -151,17 +158,28 @@ class Flavour:
         if not self.is_strongly_typed:
             if precision == "fp16":
                 return ("FP16", "PREFER_PRECISION_CONSTRAINTS", *flags)
-            if precision == "int8":
-                return ("INT8", *flags)
+            if precision == "int8":  # what is not quantised runs in float16
+                return ("INT8", "FP16", "PREFER_PRECISION_CONSTRAINTS", *flags)
         return flags
 
-    def list_options(self, precision: str, workspace_bytes: int | None) -> dict[str, Any]:
-        """What else a build depends on, for the plan's key."""
+    def list_options(self, precision: str, limits: Mapping[str, int | None]) -> dict[str, Any]:
+        """What else a build depends on, for the plan's key. limits: see `create_config`.
+
+        Raises UserError where this version does not take a limit.
+        """
+        for name, most in (("builder_level", 5), ("tiling_level", 3), ("aux_streams", 64)):
+            value = limits[name]
+            if value is not None and not 0 <= value <= most:
+                raise UserError(f"{name} {value}: want 0 to {most}")
+        if limits["tiling_level"] is not None and (self.is_rtx or self._release[0] < 10):
+            raise UserError(f"{self.title} has no tiling_level: TensorRT 10 and newer have one")
         return {
             "typing": "strong" if self.is_strongly_typed else "weak",
             "flags": list(self.list_flags(precision)),
+            "previews": [_SHARED_PROFILE] if self._release[0] == 8 else [],
+            "input_formats": {name: list(formats) for name, formats in _INPUT_FORMATS.items()},
             "profiling_verbosity": "DETAILED",
-            "workspace_bytes": workspace_bytes,
+            **limits,
         }
 
     def choose_gpu(
@@ -301,12 +319,15 @@ class Flavour:
         network: tensorrt.INetworkDefinition,
         precision: str,
         gpu: Mapping[str, Any],
-        workspace_bytes: int | None,
+        limits: Mapping[str, int | None],
+        float32_nodes: Collection[str] = (),
     ) -> tensorrt.IBuilderConfig:
         """The builder's configuration for a network, without a profile.
 
-        gpu: the key's part. workspace_bytes: the most device memory that a layer may use; None:
-        as much as the device has.
+        gpu: the key's part. limits, each TensorRT's own where it is None: workspace_bytes, the most
+        device memory that a layer may use; builder_level, 0 to 5, how long to search for kernels;
+        aux_streams, how many streams a context may use beside its own; tiling_level, 0 to 3.
+        float32_nodes: names of those that stay in float32 where the builder chooses types.
         """
         api = self.trt
         config = builder.create_builder_config()
@@ -316,26 +337,47 @@ class Flavour:
         if "TF32" not in flags:
             config.clear_flag(api.BuilderFlag.TF32)
         if "PREFER_PRECISION_CONSTRAINTS" in flags:
-            self._keep_float32(network)
+            self._keep_float32(network, float32_nodes)
+        self._allow_formats(network)
+        if self._release[0] == 8:
+            preview = cast(Any, api).PreviewFeature  # not in tensorrt-stubs: only 8.6 has it
+            config.set_preview_feature(getattr(preview, _SHARED_PROFILE), True)
         config.profiling_verbosity = api.ProfilingVerbosity.DETAILED
-        if workspace_bytes is not None:
-            config.set_memory_pool_limit(api.MemoryPoolType.WORKSPACE, workspace_bytes)
+        if limits["workspace_bytes"] is not None:
+            config.set_memory_pool_limit(api.MemoryPoolType.WORKSPACE, limits["workspace_bytes"])
+        if limits["builder_level"] is not None:
+            config.builder_optimization_level = limits["builder_level"]
+        if limits["aux_streams"] is not None:
+            config.max_aux_streams = limits["aux_streams"]
+        if limits["tiling_level"] is not None:
+            levels = cast(Any, api).TilingOptimizationLevel
+            config.tiling_optimization_level = levels(limits["tiling_level"])
         if self.is_rtx:
             self._set_capabilities(config, gpu["compute_capabilities"])
         return config
 
-    def _keep_float32(self, network: tensorrt.INetworkDefinition) -> None:
-        """Weakly typed: ask that layers whose result is float32 in the ONNX file stay so."""
-        api = self.trt
+    def _allow_formats(self, network: tensorrt.INetworkDefinition) -> None:
+        """Let the builder choose the layout of the input among those that samples come in."""
+        for index in range(network.num_inputs):
+            tensor = network.get_input(index)
+            formats = ("LINEAR", *_INPUT_FORMATS.get(tensor.dtype.name, ()))
+            numbers = [int(getattr(self.trt.TensorFormat, name)) for name in formats]
+            tensor.allowed_formats = sum(1 << number for number in numbers)
+
+    def _keep_float32(
+        self, network: tensorrt.INetworkDefinition, float32_nodes: Collection[str]
+    ) -> None:
+        """Weakly typed: ask that these stay in float32.
+
+        The types that the parsed network shows say nothing: 8.6 calls all of it float32.
+        """
         for index in range(network.num_layers):
             layer = network.get_layer(index)
-            if layer.type in (api.LayerType.CONSTANT, api.LayerType.CAST):
-                continue
-            outputs = range(layer.num_outputs)
-            if all(layer.get_output(output).dtype == api.DataType.FLOAT for output in outputs):
-                layer.precision = api.DataType.FLOAT
-                for output in outputs:
-                    layer.set_output_type(output, api.DataType.FLOAT)
+            if layer.name in float32_nodes:
+                layer.precision = self.trt.DataType.FLOAT
+                for output in range(layer.num_outputs):
+                    if layer.get_output(output).dtype == self.trt.DataType.FLOAT:
+                        layer.set_output_type(output, self.trt.DataType.FLOAT)
 
     def _set_capabilities(self, config: Any, capabilities: Sequence[str]) -> None:
         # Not in tensorrt-stubs: TensorRT itself has no such calls.
@@ -410,8 +452,17 @@ class Flavour:
             tensors.append(IoTensor(name, is_input, dtype, shape))
         return tensors
 
-    def create_context(self, engine: tensorrt.ICudaEngine) -> tensorrt.IExecutionContext:
-        """A context, for one stream at a time. Raises UserError where memory does not suffice."""
+    def read_format(self, engine: tensorrt.ICudaEngine, name: str) -> str:
+        """In which layout a tensor is: 'LINEAR', 'CHW4' or 'HWC8'."""
+        return str(engine.get_tensor_format(name).name)
+
+    def create_context(
+        self, engine: tensorrt.ICudaEngine, stream: int
+    ) -> tensorrt.IExecutionContext:
+        """A context, for one stream at a time. Raises UserError where memory does not suffice.
+
+        stream: handle of the CUDA stream that it will be used on.
+        """
         context = None
         if self.is_rtx:  # not in tensorrt-stubs
             strategy = getattr(self.trt, "CudaGraphStrategy", None)
@@ -423,6 +474,9 @@ class Flavour:
             context = engine.create_execution_context()
         if context is None:
             raise self._describe_failure("cannot make an execution context")
+        # 8.6 gives a profile to the first context only. All have the one there is.
+        if self._release[0] == 8 and not context.set_optimization_profile_async(0, stream):
+            raise self._describe_failure("cannot use the plan's profile")
         return context
 
     def set_shape(

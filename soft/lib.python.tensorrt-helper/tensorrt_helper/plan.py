@@ -23,6 +23,8 @@ from .flavour import FLAVOURS, PRECISIONS, Flavour, IoTensor
 from .gpu import Gpu
 
 FORMAT = 1
+# What samples are, by the words of the tags: numpy's names of their types.
+INPUTS = {"uint8": "uint8", "int8": "int8", "fp16": "float16", "fp32": "float32"}
 _MOST_SIDECAR_BYTES = 64 << 20
 
 
@@ -38,6 +40,8 @@ class PlanKey:
     beside it (None: there is none). source_sha256: of the ONNX file that this was converted from.
     gpu: {"name", "compute_capability"} of the GPU that built it (TensorRT), or
     {"compute_capabilities": [...]} that it was built for (TensorRT for RTX).
+    input: what the samples are, one of INPUTS: 'uint8', images that a kernel before the plan
+    prepares, or the type of the plan's own input, in which they are prepared when they are loaded.
     max_batch, opt_batch: the profile's largest batch, and the one it is tuned for.
     options: `Flavour.list_options`. calibration: what int8 was calibrated with, None where not.
     """
@@ -49,6 +53,7 @@ class PlanKey:
     version: str
     gpu: dict[str, Any]
     precision: str
+    input: str
     max_batch: int
     opt_batch: int
     options: dict[str, Any]
@@ -70,7 +75,11 @@ class PlanKey:
                 raise ValueError(f"{name} is no sha256")
         if not isinstance(data["version"], str):
             raise ValueError("version is no text")
-        for name, choices in (("flavour", tuple(FLAVOURS)), ("precision", PRECISIONS)):
+        for name, choices in (
+            ("flavour", tuple(FLAVOURS)),
+            ("precision", PRECISIONS),
+            ("input", tuple(INPUTS)),
+        ):
             if data[name] not in choices:
                 raise ValueError(f"{name} is not {' or '.join(choices)}")
         for name in ("max_batch", "opt_batch"):

@@ -73,6 +73,10 @@ class FirstByte(CudaEngine):
         self._opened.callback(setattr, self, "_kernel", None)
         return (), np.dtype(np.int32)
 
+    def _make_streams(self) -> list[tuple[Any, Any]]:
+        streams = [self._gpu.cuda.Stream() for _ in range(self.depth)]
+        return [(stream, stream) for stream in streams]
+
     def _prepare_size(self, slot: Slot, size: int) -> None:
         self._start(slot, size)
 
@@ -82,7 +86,7 @@ class FirstByte(CudaEngine):
             raise RuntimeError("the network broke")
         self._kernel.prepared_async_call(
             (1, 1), (512, 1, 1), slot.compute_stream, slot.input, slot.output,
-            self._sample_bytes, size,
+            self._input_sample_bytes, size,
         )  # fmt: skip
 
 
@@ -240,7 +244,7 @@ def test_onnxruntime_on_the_gpu_agrees_with_the_cpu(gpu: Gpu, repository: Path) 
 
 
 class FakeFlavour:
-    """Stands in for TensorRT, which ran on no GPU that these tests had: takes first bytes too.
+    """Stands in for TensorRT: takes first bytes too.
 
     It keeps TensorRT's rules: a context has one shape at a time, set before it is executed.
     """
@@ -261,7 +265,10 @@ class FakeFlavour:
             IoTensor("class", False, "int32", (-1,)),
         ]
 
-    def create_context(self, engine: object) -> dict[str, Any]:
+    def read_format(self, engine: object, name: str) -> str:
+        return "LINEAR"
+
+    def create_context(self, engine: object, stream: int) -> dict[str, Any]:
         return {}
 
     def set_shape(self, context: dict[str, Any], name: str, shape: tuple[int, ...]) -> None:
@@ -293,7 +300,9 @@ def test_the_tensorrt_engine_up_to_tensorrt(
 ) -> None:
     pytest.importorskip("cuda.bindings", reason="NOT RUN: needs cuda-bindings")
     flavour = FakeFlavour(captures_graphs)
-    sidecar = SimpleNamespace(key=SimpleNamespace(flavour="tensorrt_rtx"), recipe=recipe)
+    sidecar = SimpleNamespace(
+        key=SimpleNamespace(flavour="tensorrt_rtx", input="uint8"), recipe=recipe
+    )
     targets = []
     monkeypatch.setattr(tensorrt, "read_sidecar", lambda plan: sidecar)
     monkeypatch.setattr(tensorrt, "read_plan", lambda plan, gpu: targets.append(gpu) or b"plan")

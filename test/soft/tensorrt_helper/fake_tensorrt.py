@@ -31,11 +31,13 @@ CREATION = {8: ["EXPLICIT_BATCH"], 10: ["EXPLICIT_BATCH", "STRONGLY_TYPED"], 11:
 NetworkDefinitionCreationFlag = enum.IntEnum(
     "NetworkDefinitionCreationFlag", {name: n for n, name in enumerate(CREATION[min(MAJOR, 11)])}
 )
-LayerType = enum.Enum("LayerType", ["CONVOLUTION", "SOFTMAX", "CONSTANT", "CAST", "TOPK"])
 MemoryPoolType = enum.Enum("MemoryPoolType", ["WORKSPACE"])
 ProfilingVerbosity = enum.Enum("ProfilingVerbosity", ["DETAILED"])
 LayerInformationFormat = enum.Enum("LayerInformationFormat", ["JSON"])
 TensorIOMode = enum.Enum("TensorIOMode", ["INPUT", "OUTPUT"])
+TensorFormat = enum.IntEnum("TensorFormat", ["LINEAR", "CHW4", "HWC8"], start=0)
+if MAJOR == 8:
+    PreviewFeature = enum.Enum("PreviewFeature", ["PROFILE_SHARING_0806"])
 
 
 class ILogger:
@@ -56,8 +58,8 @@ class Tensor:
 class Layer:
     num_outputs = 1
 
-    def __init__(self, kind, dtype):
-        self.type, self.output, self.asked = kind, Tensor("t", dtype), []
+    def __init__(self, name, dtype):
+        self.name, self.output, self.asked = name, Tensor("t", dtype), []
 
     def get_output(self, index):
         return self.output
@@ -74,19 +76,19 @@ class Layer:
 
 class Network:
     def __init__(self):
+        # The types that are shown say nothing: all that is no integer is FLOAT.
         self.layers = [
-            Layer(LayerType.CAST, DataType.FLOAT),
-            Layer(LayerType.CONSTANT, DataType.FLOAT),
-            Layer(LayerType.CONVOLUTION, DataType.HALF),
-            Layer(LayerType.SOFTMAX, DataType.FLOAT),
-            Layer(LayerType.TOPK, DataType.INT32),
+            Layer("convolution", DataType.FLOAT),
+            Layer("softmax", DataType.FLOAT),
+            Layer("topk", DataType.INT32),
         ]
+        self.input = Tensor("images", DataType.UINT8, (-1, 8, 8, 3))
         self.num_layers = len(self.layers)
         self.get_layer = self.layers.__getitem__
         self.num_inputs = self.num_outputs = 1
 
     def get_input(self, index):
-        return Tensor("images", DataType.UINT8, (-1, 8, 8, 3))
+        return self.input
 
     def get_output(self, index):
         return Tensor("class", DataType.INT32, (-1,))
@@ -122,16 +124,23 @@ class TimingCache:
 
 class Config:
     def __init__(self):
-        self.flags, self.profiles = {"TF32"}, []
+        self.flags, self.profiles, self.previews = {"TF32"}, [], set()
 
     def __setattr__(self, name, value):
-        known = ["flags", "profiles", "cache", "profiling_verbosity"]
-        if name not in known + ["progress_monitor"] * (MAJOR >= 10):
+        known = ["flags", "profiles", "previews", "cache", "profiling_verbosity"]
+        known += ["builder_optimization_level", "max_aux_streams"]
+        if name not in known + ["progress_monitor", "tiling_optimization_level"] * (MAJOR >= 10):
             raise AttributeError(name)
         object.__setattr__(self, name, value)
 
     def set_flag(self, flag):
         self.flags.add(flag.name)
+
+    if MAJOR == 8:
+
+        def set_preview_feature(self, feature, is_on):
+            assert is_on
+            self.previews.add(feature.name)
 
     def clear_flag(self, flag):
         self.flags.discard(flag.name)
@@ -193,6 +202,8 @@ class Builder:
         if monitor is not None:
             monitor.phase_finish("Building")
         config.cache.timings.append(f"timing {len(config.cache.timings)}")
+        CALLS.append(("previews", sorted(config.previews)))
+        CALLS.append(("formats", network.input.allowed_formats))
         return b"ptrt" + json.dumps(CALLS).encode()
 
 
@@ -209,7 +220,11 @@ class Engine:
 
     def create_execution_context(self, *arguments):
         CALLS.append(("context", arguments))
-        return Context()
+        self.contexts = getattr(self, "contexts", 0) + 1
+        return Context(has_profile=MAJOR > 8 or self.contexts == 1)
+
+    def get_tensor_format(self, name):
+        return TensorFormat.LINEAR
 
     def get_tensor_name(self, index):
         return ["images", "class"][index]
@@ -225,6 +240,15 @@ class Engine:
 
 
 class Context:
+    """Of 8.6, only an engine's first context has a profile before it is given one."""
+
+    def __init__(self, has_profile):
+        self.has_profile = has_profile
+
+    def set_optimization_profile_async(self, profile, stream):
+        self.has_profile = profile == 0
+        return self.has_profile
+
     def set_input_shape(self, name, shape):
         return shape[0] <= 4
 
@@ -232,7 +256,7 @@ class Context:
         return address % 256 == 0
 
     def execute_async_v3(self, stream):
-        return stream != 0
+        return self.has_profile and stream != 0
 
 
 class Runtime:

@@ -84,7 +84,7 @@ def test_plan_is_reused(rtx, make_request):
     request = make_request()
     assert "not reused: there is no plan at" in build(request)
     before = request.output.stat().st_mtime_ns
-    assert "reused because all 14 parts of the key agree" in build(request)
+    assert "reused because all 20 parts of the key agree" in build(request)
     assert request.output.stat().st_mtime_ns == before
     assert explain(request).startswith("reused because")
 
@@ -287,7 +287,7 @@ def test_command_lines(rtx, make_request, start_build):
     process = start_build(request, module="why")
     out, messages = process.communicate(timeout=60)
     assert process.returncode == 0, messages
-    assert out.startswith(f"{request.output}: reused because all 14 parts")
+    assert out.startswith(f"{request.output}: reused because all 20 parts")
     process = start_build(make_request(model=request.output))
     _, messages = process.communicate(timeout=60)
     assert process.returncode == 2

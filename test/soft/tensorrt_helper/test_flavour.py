@@ -7,6 +7,7 @@ stand-in with the names that each version has shows that the calls are the docum
 import hashlib
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 from imagenet_helper.errors import UserError
@@ -40,13 +41,16 @@ def build_fake(fake_tensorrt, make_request, set_gpus):
     return build
 
 
+NO_LIMITS = dict.fromkeys(("workspace_bytes", "builder_level", "aux_streams", "tiling_level"))
+
+
 @pytest.mark.parametrize(
     ("version", "precision", "network", "flags"),
     [
         ("8.6.1", "fp32", 1, []),  # 1 << EXPLICIT_BATCH
         ("8.6.1", "tf32", 1, ["TF32"]),
         ("8.6.1", "fp16", 1, ["FP16", "PREFER_PRECISION_CONSTRAINTS", "TF32"]),
-        ("8.6.1", "int8", 1, ["INT8", "TF32"]),
+        ("8.6.1", "int8", 1, ["FP16", "INT8", "PREFER_PRECISION_CONSTRAINTS", "TF32"]),
         ("10.13.0.35", "fp32", 2, []),  # 1 << STRONGLY_TYPED
         ("10.13.0.35", "tf32", 2, ["TF32"]),
         ("10.13.0.35", "fp16", 2, ["TF32"]),
@@ -67,12 +71,53 @@ def test_flags_of_each_version(build_fake, version, precision, network, flags):
     assert [tensor.dtype for tensor in sidecar.inputs + sidecar.outputs] == ["uint8", "int32"]
 
 
-def test_weakly_typed_fp16_keeps_what_is_float32(build_fake):
-    calls, _ = build_fake("8.6.1", precision="fp16")
-    # Cast, constant, convolution in half, softmax in float, top-k of integers
-    assert calls["asked"] == [[[], [], [], [["precision", "FLOAT"], ["output", "FLOAT"]], []]]
-    calls, _ = build_fake("8.6.1", precision="int8")
-    assert calls["asked"] == [[[]] * 5]
+def test_weakly_typed_keeps_in_float32_what_is_named(fake_tensorrt):
+    fake_tensorrt("8.6.1")
+    flavour = load_flavour("tensorrt")
+    builder = flavour.create_builder()
+    network = builder.create_network()
+    flavour.create_config(builder, network, "fp16", {}, NO_LIMITS, ["softmax", "topk"])
+    float32 = [("precision", "FLOAT"), ("output", "FLOAT")]
+    # What is no float stays what it is; of the rest the builder may choose, whatever it shows.
+    assert [layer.asked for layer in network.layers] == [[], float32, float32[:1]]
+    network = builder.create_network()
+    flavour.create_config(builder, network, "fp16", {}, NO_LIMITS)
+    assert [layer.asked for layer in network.layers] == [[], [], []]
+
+
+@pytest.mark.parametrize("version", ["8.6.1", "10.13.0.35", "11.3.0.12"])
+def test_every_context_has_a_profile(build_fake, version):
+    calls, sidecar = build_fake(version)
+    shared = ["PROFILE_SHARING_0806"] if version == "8.6.1" else []
+    assert calls["previews"] == [shared]
+    assert sidecar.key.options["previews"] == shared
+    flavour = load_flavour("tensorrt")
+    engine = flavour.deserialise(b"ptrt")
+    for _ in range(3):
+        flavour.execute(flavour.create_context(engine, 1), 1)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "formats"), [("UINT8", 1), ("FLOAT", 1), ("HALF", 0b111), ("INT8", 0b11)]
+)
+def test_the_builder_chooses_among_layouts_of_the_input(fake_tensorrt, dtype, formats):
+    fake_tensorrt("10.13.0.35")
+    flavour = load_flavour("tensorrt")
+    builder = flavour.create_builder()
+    network = builder.create_network()
+    network.input.dtype = SimpleNamespace(name=dtype)
+    flavour.create_config(builder, network, "int8", {}, NO_LIMITS)
+    assert network.input.allowed_formats == formats  # bits: LINEAR, CHW4, HWC8
+
+
+def test_limits_reach_the_builder_and_the_key(build_fake):
+    limits = {"builder_level": 4, "aux_streams": 0}
+    _, sidecar = build_fake("8.6.1", **limits)
+    assert sidecar.key.options.items() >= limits.items()
+    with pytest.raises(UserError, match="builder_level 6: want 0 to 5"):
+        build_fake("8.6.1", builder_level=6)
+    with pytest.raises(UserError, match="has no tiling_level: TensorRT 10 and newer"):
+        build_fake("8.6.1", tiling_level=1)
 
 
 def test_workspace_is_limited(build_fake):
@@ -144,7 +189,7 @@ def test_running_goes_by_tensor_names(fake_tensorrt):
         IoTensor("images", True, "uint8", (-1, 8, 8, 3)),
         IoTensor("class", False, "int32", (-1,)),
     ]
-    context = flavour.create_context(engine)
+    context = flavour.create_context(engine, 1)
     flavour.set_shape(context, "images", (4, 8, 8, 3))
     flavour.set_address(context, "images", 4096)
     flavour.execute(context, 1)

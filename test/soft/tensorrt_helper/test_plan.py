@@ -38,6 +38,7 @@ KEY = PlanKey(
     version="1.7.1.116",
     gpu={"compute_capabilities": ["8.6", "8.9"]},
     precision="int8",
+    input="uint8",
     max_batch=32,
     opt_batch=16,
     options={"flags": ["TF32"], "workspace_bytes": None},
@@ -304,6 +305,6 @@ def test_every_part_of_the_key_counts(write, field):
 
 
 def test_reason_in_words(write):
-    assert explain_reuse(KEY, []).startswith("reused because all 14 parts of the key agree: ")
+    assert explain_reuse(KEY, []).startswith("reused because all 15 parts of the key agree: ")
     assert "calibration.count 150" in explain_reuse(KEY, [])
     assert explain_reuse(KEY, ["a is 1", "b is 2"]) == "not reused: a is 1; b is 2"

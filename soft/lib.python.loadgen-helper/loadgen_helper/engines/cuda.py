@@ -50,6 +50,11 @@ class Gpu:
     def __exit__(self, *_: object) -> None:
         self._context.pop()
 
+    def describe_memory(self) -> str:
+        """'1.2 of 80.0 GB are free'; it must be current."""
+        free, total = self.cuda.mem_get_info()
+        return f"{free / 1e9:.1f} of {total / 1e9:.1f} GB are free"
+
     def synchronize(self) -> None:
         """Wait for all that was started on this GPU; it must be current."""
         self._context.synchronize()
@@ -113,6 +118,11 @@ class PinnedSamples:
         """The places of a batch of up to `count` samples in device memory, for `copy_batch`."""
         addresses = range(address, address + count * self._row_bytes, self._row_bytes)
         return [self._driver.CUdeviceptr(a) for a in addresses] if self._batched else addresses
+
+    def list_addresses(self) -> NDArray[np.uint64]:
+        """Where the GPU finds each sample: uint64 [count]."""
+        end = self.address + len(self.array) * self._row_bytes
+        return np.arange(self.address, end, self._row_bytes, dtype=np.uint64)
 
     def copy_batch(self, rows: Sequence[int], places: Sequence[Any], stream: Any) -> None:
         """Start the copy of `rows` to the first of `places`, on `stream`."""
@@ -189,6 +199,8 @@ class Graph:
 
     def _check(self, result: tuple[Any, ...]) -> Any:
         error, *values = result
+        if error == self._driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
+            raise MemoryError(f"CUDA graph: {error.name}")
         if error != self._driver.CUresult.CUDA_SUCCESS:
             raise RuntimeError(f"CUDA graph: {error.name}")
         return values[0] if values else None

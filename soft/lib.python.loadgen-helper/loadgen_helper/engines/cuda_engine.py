@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from imagenet_helper.errors import UserError
 from imagenet_helper.model import ModelRecipe, normalise
 from numpy.typing import NDArray
 
@@ -42,7 +43,7 @@ class Slot:
         self.done = gpu.cuda.Event(flags.DISABLE_TIMING)
         self.done_asleep = gpu.cuda.Event(flags.DISABLE_TIMING | flags.BLOCKING_SYNC)
         self.input = 0
-        """Device address of the input tensor of the largest batch."""
+        """Device address of the network's input tensor of the largest batch."""
         self.output = 0
         """Device address of its output tensor: of `answers`."""
         self.places: Sequence[Any]
@@ -69,9 +70,11 @@ class CudaEngine(Engine):
         self.max_batch = recipe.max_batch
         self.gives_top5 = has_top5(recipe)
         side = recipe.image.side
-        self._sample_shape = (3, side, side) if recipe.input.layout == "NCHW" else (side, side, 3)
+        self._sample_shape: tuple[int, ...] = (side, side, 3)
+        if recipe.input.layout == "NCHW":
+            self._sample_shape = (3, side, side)
         self._sample_dtype = np.dtype(recipe.input.dtype)
-        self._sample_bytes = 3 * side * side * self._sample_dtype.itemsize
+        self._input_sample_bytes = int(np.prod(self._sample_shape)) * self._sample_dtype.itemsize
         self._batch_number = 0
         self._fixed_batch: int | None = None
         self._sizes: list[int] = []
@@ -98,10 +101,13 @@ class CudaEngine(Engine):
     def _start(self, slot: Slot, size: int) -> None:
         """Start the network on a prepared size, on the slot's compute stream. Timed."""
 
+    @abc.abstractmethod
     def _make_streams(self) -> list[tuple[Any, Any]]:
-        """Each slot's stream for copies and stream for computation: one for both."""
-        streams = [self._gpu.cuda.Stream() for _ in range(self.depth)]
-        return [(stream, stream) for stream in streams]
+        """Each slot's stream for copies and stream for computation."""
+
+    def _prepare_samples(self, images: NDArray[np.uint8]) -> NDArray[Any]:
+        """Images [n, side, side, 3] as they go to the device, [n, *_sample_shape]. Not timed."""
+        return normalise(images, self._recipe)
 
     def open(self) -> None:
         from .cuda import Gpu
@@ -117,19 +123,28 @@ class CudaEngine(Engine):
             raise
 
     def prepare(self, sizes: Sequence[int]) -> None:
-        with self._gpu:
+        with self._gpu as gpu:
             self._prepared.close()
             self._sizes = [self._fixed_batch] if self._fixed_batch else sorted(set(sizes))
-            largest = self._sizes[-1]
-            for slot in self._slots:
-                self._allocate(slot, largest)
-            # The largest first: the memory that it takes then serves the others as well. One size
-            # for all slots: what the library works out for it is still there for the next.
-            for size in reversed(self._sizes):
-                for slot in self._slots:
-                    self._prepare_size(slot, size)
-            self._gpu.synchronize()
+            try:
+                self._prepare_slots()
+            except (gpu.cuda.MemoryError, MemoryError) as error:
+                raise UserError(
+                    f"{self.device}: no memory for {self.depth} batches of {self._sizes[-1]} at a "
+                    f"time ({error}); {gpu.describe_memory()}. Lower CK_BATCH_SIZE, or end what "
+                    "else runs on this GPU (nvidia-smi lists it)"
+                ) from error
+            gpu.synchronize()
         self._free_slots = deque(self._slots)
+
+    def _prepare_slots(self) -> None:
+        for slot in self._slots:
+            self._allocate(slot, self._sizes[-1])
+        # The largest first: the memory that it takes then serves the others as well. One size for
+        # all slots: what the library works out for it is still there for the next.
+        for size in reversed(self._sizes):
+            for slot in self._slots:
+                self._prepare_size(slot, size)
 
     def load(self, images: NDArray[np.uint8]) -> None:
         from .cuda import PinnedSamples
@@ -144,7 +159,7 @@ class CudaEngine(Engine):
         # Some at a time: normalised images of a large set would need its memory twice.
         for begin in range(0, len(images), _IMAGES_AT_A_TIME):
             piece = images[begin : begin + _IMAGES_AT_A_TIME]
-            samples.array[begin : begin + len(piece)] = normalise(piece, self._recipe)
+            samples.array[begin : begin + len(piece)] = self._prepare_samples(piece)
 
     def unload(self) -> None:
         samples, self._samples = self._samples, None
@@ -159,20 +174,29 @@ class CudaEngine(Engine):
         size = self._sizes[bisect.bisect_left(self._sizes, count)]
         slot = self._free_slots.popleft()
         slot.count = count
-        compute = slot.compute_stream
-        # A batch that has the GPU for itself gains nothing from a second stream.
-        copy = slot.copy_stream if self._in_flight else compute
+        is_alone = not self._in_flight
         self._in_flight.append(slot)
         try:
             with self._gpu:
-                self._samples.copy_batch(rows, slot.places, copy)
-                if copy is not compute:
-                    slot.copied.record(copy)
-                    compute.wait_for_event(slot.copied)
+                self._bring(slot, rows, is_alone)
                 self._start(slot, size)
-                (slot.done if count <= _SPIN_UP_TO else slot.done_asleep).record(compute)
+                done = slot.done if count <= _SPIN_UP_TO else slot.done_asleep
+                done.record(slot.compute_stream)
         except Exception as error:  # those of pycuda and of the network's library have no base
             raise self._describe(f"failed: {error}") from error
+
+    def _bring(self, slot: Slot, rows: Sequence[int], is_alone: bool) -> None:
+        """Start the copy of the samples into the slot's input. Timed.
+
+        A batch that has the GPU for itself gains nothing from a second stream.
+        """
+        assert self._samples is not None
+        if is_alone or slot.copy_stream is slot.compute_stream:
+            self._samples.copy_batch(rows, slot.places, slot.compute_stream)
+            return
+        self._samples.copy_batch(rows, slot.places, slot.copy_stream)
+        slot.copied.record(slot.copy_stream)
+        slot.compute_stream.wait_for_event(slot.copied)
 
     def collect(self) -> NDArray[np.int32]:
         slot = self._in_flight[0]
@@ -200,7 +224,7 @@ class CudaEngine(Engine):
         from .cuda import PinnedArray
 
         cuda = self._gpu.cuda
-        input_bytes = largest * self._sample_bytes
+        input_bytes = largest * self._input_sample_bytes
         answers = PinnedArray(cuda, (largest, *self._output_shape), self._output_dtype)
         self._prepared.callback(answers.free)
         slot.answers = answers.array

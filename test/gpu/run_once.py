@@ -1,0 +1,42 @@
+"""One LoadGen test of a plan, with settings from the environment.
+
+python run_once.py PLAN IMAGES LOG_DIR prints, as JSON, LoadGen's verdict, how many samples each
+engine answered and, in accuracy mode, the labels.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+
+from imagenet_helper.errors import run_main
+from imagenet_helper.preprocess import load_preprocessed
+from loadgen_helper.engines import make_engine
+from loadgen_helper.logs import read_answers, read_result
+from loadgen_helper.run import run_test
+from loadgen_helper.settings import read_settings, resolve_devices
+
+
+def main() -> None:
+    plan, images, log_dir = map(Path, sys.argv[1:4])
+    settings = read_settings(os.environ)
+    engines = [
+        make_engine("tensorrt", plan, device=device)
+        for device in resolve_devices(settings, "tensorrt")
+    ]
+    with contextlib.ExitStack() as opened:
+        for engine in engines:
+            opened.enter_context(engine)
+        print("open", flush=True)
+        outcome = run_test(settings, engines, load_preprocessed(images).images, log_dir)
+    performance = read_result(log_dir).performance
+    answers = None
+    if settings.mode == "AccuracyOnly":
+        answers = {int(index): int(label) for index, label in read_answers(log_dir)}
+    devices = [device.samples for device in outcome.devices]
+    verdict = performance and ("VALID" if performance.is_valid else str(performance.reasons))
+    print(json.dumps({"verdict": verdict, "answers": answers, "devices": devices}))
+
+
+run_main(main)
