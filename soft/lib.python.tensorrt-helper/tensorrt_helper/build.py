@@ -265,13 +265,7 @@ def _run(
     if isinstance(plan, BaseException):
         raise plan
     if plan is None:
-        reasons = flavour.log.take_errors() or ["it gives no reason"]
-        raise UserError(
-            f"{request.model}: {flavour.title} could not build this model for "
-            f"{request.precision}:\n  " + "\n  ".join(reasons) + "\nTry another precision, "
-            "version or, with TensorRT for RTX, --compute-capabilities; docs/tensorrt.md says what "
-            "runs on what"
-        )
+        raise flavour.describe_failed_build(f"{request.model} for {request.precision}")
     return bytes(plan)
 
 

@@ -164,8 +164,9 @@ def test_first_error_is_the_reason(fake_tensorrt):
 
 
 def test_builder_without_a_driver(build_fake, monkeypatch):
-    monkeypatch.setenv("FAKE_NO_DRIVER", "1")
-    with pytest.raises(UserError, match="cannot start: CUDA initialization failure"):
+    monkeypatch.setenv("FAKE_NO_DRIVER", "35")
+    match = r"cannot start: CUDA initialization failure with error: 35\. There is no NVIDIA driver"
+    with pytest.raises(UserError, match=match):
         build_fake("10.13.0.35")
 
 
@@ -185,7 +186,7 @@ def test_version_of_the_future_is_noted():
 
 def test_flavour_that_is_not_installed(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    for name, package in (("tensorrt", "pip install tensorrt "), ("tensorrt_rtx", "rtx-cu13")):
+    for name, package in (("tensorrt", "pip install tensorrt-cu13 "), ("tensorrt_rtx", "rtx-cu13")):
         monkeypatch.delitem(sys.modules, name, raising=False)
         with pytest.raises(UserError, match=f"{name} is not installed.*{package}.*compute cap"):
             load_flavour(name)
@@ -227,9 +228,14 @@ def test_two_installations_over_each_other(fake_tensorrt):
 def test_library_that_does_not_load(fake_tensorrt):
     folder = fake_tensorrt("10.13.0.35")
     path = folder / "tensorrt" / "__init__.py"
-    path.write_text(path.read_text() + "\nraise ImportError('libnvinfer.so.10: not found')\n")
-    with pytest.raises(UserError, match=r"cannot be loaded: libnvinfer\.so\.10.*Install it again"):
+    said = "libnvinfer.so.10: cannot open shared object file: No such file or directory"
+    path.write_text(path.read_text() + f"\nraise ImportError('{said}')\n")
+    match = r"cannot be loaded: libnvinfer\.so\.10: .*one of TensorRT's own libraries.*-libs has it"
+    with pytest.raises(UserError, match=match):
         _ = load_flavour("tensorrt").trt
+    path.write_text(path.read_text().replace(said, "undefined symbol: x"))
+    with pytest.raises(UserError, match=r"cannot be loaded: undefined symbol: x$"):
+        _ = load_flavour("tensorrt").trt  # nobody knows why, and there is no advice
 
 
 H200 = ("NVIDIA H200", "9.0")
