@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from tensorrt_helper import gpu
 from tensorrt_helper.build import BuildRequest
 
 HERE = Path(__file__).resolve().parent
@@ -28,9 +29,16 @@ def no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of programs in front of PATH: nvidia-smi is one that finds no GPU.
 
     The tests say themselves which GPUs there are; a machine that has some must not change them.
+    Here and in processes the driver's libraries are none.
     """
     folder = tmp_path / "programs"
     folder.mkdir()
+    for name in ("NVML", "CUDA"):
+        library = getattr(gpu, f"_{name}")
+        (folder / library).touch()  # the loader takes the first that it finds, and refuses this
+        monkeypatch.setattr(gpu, f"_{name}", str(folder / library))
+    libraries = [str(folder), os.environ.get("LD_LIBRARY_PATH", "")]
+    monkeypatch.setenv("LD_LIBRARY_PATH", os.pathsep.join(filter(None, libraries)))
     write_nvidia_smi(folder, "No devices were found", status=6)
     monkeypatch.setenv("PATH", os.pathsep.join([str(folder), os.environ["PATH"]]))
     for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
@@ -218,7 +226,8 @@ def start_build(helper_environment) -> Callable[..., subprocess.Popen[str]]:
         process = subprocess.Popen(
             command,
             env=helper_environment
-            | {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(folders[::-1])}
+            | {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH")}
+            | {"PYTHONPATH": os.pathsep.join(folders[::-1])}
             | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
