@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -31,14 +32,16 @@ from imagenet_helper.errors import UserError, run_main
 from imagenet_helper.files import hash_file
 
 from .flavour import FLAVOURS, PRECISIONS, Flavour, load_flavour
-from .gpu import find_gpus
+from .gpu import Gpu, find_gpus
 from .locks import hold_lock
 from .plan import (
     PlanKey,
     Sidecar,
     explain_reuse,
+    is_as_built,
     judge_plan,
     measure_plan,
+    recall_plan,
     write_plan,
 )
 from .progress import Progress
@@ -89,25 +92,33 @@ class Lookup:
     faults: list[str]
 
 
-def look_up(request: BuildRequest) -> Lookup:
+def look_up(
+    request: BuildRequest,
+    flavour: Flavour | None = None,
+    find: Callable[[], list[Gpu]] = find_gpus,
+    known_sha256: str | None = None,
+) -> Lookup:
     """Compare the plan that is there with the request. Imports neither TensorRT nor ONNX.
 
-    Raises UserError where the request makes no sense on this machine.
+    flavour: the request's, where it is loaded already. find: what finds the GPUs. known_sha256:
+    the model's when the plan was built: the model and the plan are then hashed only where somebody
+    has touched them since. Raises UserError where the request makes no sense on this machine.
     """
     _check_request(request)
-    flavour = load_flavour(request.flavour)
+    flavour = flavour or load_flavour(request.flavour)
     conversion, recipe_sha256 = _read_conversion(request)
+    measure = measure_plan if known_sha256 is None else recall_plan
     with ThreadPoolExecutor(1) as pool:
         # hashlib lets go of the interpreter: the plan's hash and the model's overlap.
-        measured = pool.submit(measure_plan, request.output)
-        onnx_sha256 = _hash_model(request.model)
+        measured = pool.submit(measure, request.output)
+        onnx_sha256 = _hash_model(request.model, request.output, known_sha256)
         key = PlanKey(
             onnx_sha256=onnx_sha256,
             source_sha256=str(conversion.get("source_sha256", onnx_sha256)),
             recipe_sha256=recipe_sha256,
             flavour=flavour.name,
             version=flavour.version,
-            gpu=flavour.choose_gpu(request.compute_capabilities, find_gpus),
+            gpu=flavour.choose_gpu(request.compute_capabilities, find),
             precision=request.precision,
             max_batch=request.max_batch,
             opt_batch=request.opt_batch or request.max_batch,
@@ -137,13 +148,14 @@ def build_plan(
     stop in time (8.6 cannot), this process ends with status 130.
     Raises UserError that says what TensorRT does not take, and what to do.
     """
-    found = look_up(request)
+    find = functools.cache(find_gpus)
+    found = look_up(request, find=find)
     if not found.faults:
         say(f"{request.output}: {explain_reuse(found.key, [])}")
         return False
     request.output.parent.mkdir(parents=True, exist_ok=True)
     with hold_lock(request.output, say):
-        found = look_up(request)  # another process may have built it
+        found = look_up(request, found.flavour, find)  # another process may have built it
         if not found.faults:
             say(f"{request.output}: {explain_reuse(found.key, [])}")
             return False
@@ -317,7 +329,11 @@ def _read_conversion(request: BuildRequest) -> tuple[Mapping[str, Any], str | No
     return conversion, digest
 
 
-def _hash_model(path: Path) -> str:
+def _hash_model(path: Path, plan: Path, known_sha256: str | None) -> str:
+    if known_sha256 is not None:
+        with contextlib.suppress(OSError):
+            if is_as_built(path, plan):
+                return known_sha256
     try:
         return hash_file(path)
     except FileNotFoundError:
