@@ -5,6 +5,7 @@ library, in a process of its own.
 """
 
 import contextlib
+import json
 import os
 import sys
 
@@ -63,9 +64,33 @@ def doctor(i):
     module = "tensorrt_rtx" if flavour == ck_plans.RTX else "tensorrt"
     model = os.path.join(ck_hooks.REPOSITORY, "package", "model-onnx-digits", "digits.onnx")
     command = ["-m", "loadgen_helper.doctor", "--model", model, "--flavour", module]
+    command += ["--timings", os.path.join(find_tools(), "ck-doctor-loadgen")]
+    calibration = obtain_calibration(model)
+    if calibration:
+        command += ["--calibration", calibration]
     if i.get("device"):
         command += ["--device", str(i["device"])]
     become([python, *command], environment)
+
+
+def find_tools():
+    """Where CK installs."""
+    return os.environ.get("CK_TOOLS") or os.path.join(os.path.expanduser("~"), "CK_TOOLS")
+
+
+def obtain_calibration(model):
+    """The folder of preprocessed images to calibrate the digits network with.
+
+    None where they cannot be made, which has been said: int8 is then not checked.
+    """
+    with open(os.path.splitext(model)[0] + ".json") as file:
+        recipe = json.load(file)
+    try:
+        with stdout_on_stderr():
+            entry = ck_plans.resolve_calibration(ck, {"tags": ""}, recipe)
+    except SystemExit:
+        return None
+    return ck_resolve.entry_path(entry)
 
 
 def analyze(i):

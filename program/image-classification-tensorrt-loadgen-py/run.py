@@ -60,7 +60,7 @@ def run_job(job: Mapping[str, Any], settings: RunSettings) -> dict[str, Any]:
     devices = resolve_devices(settings, kind)
     engines = [make_engine(kind, model_path, recipe, device=device) for device in devices]
     settings = resolve_settings(settings, len(images.labels), engines[0].max_batch)
-    model = record.describe_model(recipe, check_unchanged(model_path, job["sha256"]))
+    model = record.describe_model(recipe, check_unchanged(kind, model_path, job["sha256"]))
     dataset = record.describe_dataset(images.manifest, settings.dataset_size)
     start = datetime.now(timezone.utc)
     with contextlib.ExitStack() as opened:
@@ -84,14 +84,24 @@ def run_job(job: Mapping[str, Any], settings: RunSettings) -> dict[str, Any]:
     )
 
 
-def check_unchanged(path: Path, registered: str) -> str:
-    """The sha256 of the model's file, which must be the one that was registered with CK."""
-    digest = hash_file(path)
+def check_unchanged(kind: str, path: Path, registered: str) -> str:
+    """The sha256 of the model's file, which must be the one that was registered with CK.
+
+    Of a plan, what its sidecar says: the engine hashes the plan as it reads it, and refuses one
+    that is not its sidecar's.
+    """
+    if kind == "tensorrt":
+        from tensorrt_helper.plan import read_sidecar
+
+        digest = read_sidecar(path).plan_sha256
+        advice = "A run with the plan's tags, in place of its UID, registers it again"
+    else:
+        digest = hash_file(path)
+        advice = f"Register it again: ck detect soft:model.onnx --full_path={path}"
     if digest != registered:
         raise UserError(
             f"{path} has changed since it was registered with CK: its sha256 is {digest}, was "
-            f"{registered}. Register it again: ck detect soft:model.onnx --full_path={path}; a "
-            "plan is built again by a run with its tags"
+            f"{registered}. {advice}"
         )
     return digest
 

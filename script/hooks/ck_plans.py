@@ -29,7 +29,9 @@ CONVERSION_PACKAGE = "model-onnx-convert"
 
 # What a tag chooses, the default first. A file of ONNX has no tf32: that is a way to compute.
 PRECISIONS = ("fp32", "tf32", "fp16", "int8")
-INPUTS = ("uint8", "fp32")
+# A plan's input: images that the GPU prepares, or what the network itself takes. A file's: images,
+# or one of the other two, by which plans are made.
+INPUTS = ("uint8", "int8", "fp16", "fp32", "native")
 OUTPUTS = ("class", "scores")
 DEFAULT_MAX_BATCH = 1
 
@@ -38,59 +40,16 @@ FLAVOUR = re.compile(r"tensorrt-(rtx|\d+)")
 
 # What a user may set for a build with --env.NAME=...: the name, and the build's own.
 BUILD_OPTIONS = {
+    "TENSORRT_AUX_STREAMS": "aux_streams",
+    "TENSORRT_BUILDER_LEVEL": "builder_level",
     "TENSORRT_COMPUTE_CAPABILITIES": "compute_capabilities",
     "TENSORRT_OPT_BATCH_SIZE": "opt_batch",
+    "TENSORRT_TILING_LEVEL": "tiling_level",
     "TENSORRT_WORKSPACE_MIB": "workspace_mib",
 }
 
 # Tags that CK puts on every env entry, and those of the entry's version.
 CK_TAG = re.compile(r"(host|target)-os-.*|\d+bits|v\d+(\.\w+)*|tmp")
-
-# Which TensorRT is where, by its own files, and which GPUs there are.
-SURVEY = """
-import ctypes, dataclasses, json, sys
-from tensorrt_helper.flavour import FLAVOURS, find_version
-from tensorrt_helper.gpu import find_gpus
-path, found = list(sys.path), []
-for site in ["", *sys.argv[1:]]:
-    sys.path[:] = ([site] if site else []) + path
-    found += [(name, find_version(name)) for name in FLAVOURS]
-gpus = [dataclasses.asdict(gpu) for gpu in find_gpus()]
-try:
-    ctypes.CDLL("libcuda.so.1")
-    has_driver = True
-except OSError:
-    has_driver = False
-print(json.dumps({"found": found, "gpus": gpus, "has_driver": has_driver or bool(gpus)}))
-"""
-
-# Why a plan is not what its request would build now. Without the ONNX file that it was built from,
-# what it was built for is compared, and the rest is taken as it is.
-JUDGE = """
-import dataclasses, json, sys
-from pathlib import Path
-from tensorrt_helper.build import BuildRequest, look_up
-from tensorrt_helper.flavour import load_flavour
-from tensorrt_helper.gpu import find_gpus
-from tensorrt_helper.plan import judge_plan, measure_plan, read_sidecar
-wanted = json.loads(sys.argv[1])
-plan, model = Path(wanted.pop("output")), Path(wanted.pop("model"))
-capabilities = wanted.pop("compute_capabilities", None)
-capabilities = tuple(capabilities.split(",")) if capabilities else None
-present = [gpu.compute_capability for gpu in find_gpus()]
-if present and not set(present) & set(capabilities or ()):
-    capabilities = None
-mib = wanted.pop("workspace_mib", None)
-if model.is_file():
-    wanted.update(compute_capabilities=capabilities, workspace_bytes=mib and int(mib) << 20)
-    faults = look_up(BuildRequest(model, plan, **wanted)).faults
-else:
-    flavour, key = load_flavour(wanted["flavour"]), read_sidecar(plan).key
-    gpu = flavour.choose_gpu(capabilities, find_gpus)
-    key = dataclasses.replace(key, flavour=flavour.name, version=flavour.version, gpu=gpu)
-    faults = judge_plan(plan, key, measure_plan(plan))
-print(json.dumps(faults))
-"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +67,10 @@ class Request:
     max_batch: int
     flavour: str | None
 
+    def for_conversion(self):
+        """The request for the converted file that a plan is made from."""
+        return dataclasses.replace(self, input="fp32" if self.input == "fp32" else "native")
+
     def conversion_tags(self):
         precision = "fp32" if self.precision == "tf32" else self.precision
         return ONNX | {CONVERTED, precision} | self._option_tags() | self.source
@@ -124,14 +87,21 @@ class Request:
 class Host:
     """The interpreter that converts and runs; what TensorRT it finds; the GPUs.
 
-    installed: {flavour's tag: the module's name}. gpus: {"name", "compute_capability"} each, as
-    nvidia-smi says. has_driver: whether there is a driver for a GPU, also where that is missing.
+    installed: {flavour's tag: the module's name}. gpus: {"name", "compute_capability"} each, as the
+    driver says. has_driver: whether there is a driver for a GPU, also where that is missing.
+    judged: what was found out about plans, {question about the plan as JSON: answer}.
     """
 
     python: str
     installed: dict
     gpus: list
     has_driver: bool
+    judged: dict = dataclasses.field(default_factory=dict)
+
+
+# What is known of the host in this `ck` command, by interpreter and folders with a TensorRT: the
+# GPUs are asked for once.
+SURVEYS = {}
 
 
 def read_request(tags, max_batch=DEFAULT_MAX_BATCH, default_source=DEFAULT_SOURCE):
@@ -147,6 +117,11 @@ def read_request(tags, max_batch=DEFAULT_MAX_BATCH, default_source=DEFAULT_SOURC
             ck_hooks.fail(f"{join_tags(several)}: want one of these tags, not several")
     for size in sizes:
         max_batch = read_max_batch(size.removeprefix("maxbatch."))
+    if input_type in ("input.int8", "input.fp16") and f"input.{precision}" != input_type:
+        ck_hooks.fail(
+            f"{input_type} is the input of a plan in {input_type.removeprefix('input.')}, and "
+            f"{precision} was asked for. Leave it out, and the GPU prepares the images"
+        )
     source = tags - ONNX - PLAN - {precision, input_type, output, CONVERTED} - flavours - sizes
     if not source and default_source:
         source = {default_source}
@@ -186,22 +161,17 @@ def choose(tags, what, choices):
 # The host: flavours and GPUs
 
 
-def run_helper(python, code, *arguments, sites=()):
-    """The JSON that a few lines of Python print, run by `python` with the helpers on its path.
+def ask_helper(python, question):
+    """What tensorrt_helper.survey answers, run by `python`.
 
     The command ends where the helper says that it cannot be done.
     """
     helpers = [ck_hooks.helper_site(name) for name in ("imagenet", "tensorrt")]
-    path = [*sites, *helpers, os.environ.get("PYTHONPATH", "")]
-    guarded = (
-        "import sys\n"
-        "from imagenet_helper.errors import UserError\n"
-        f"try: exec({code!r})\n"
-        "except UserError as error: sys.exit(f'error: {error}')\n"
-    )
+    path = [*helpers, os.environ.get("PYTHONPATH", "")]
     process = subprocess.run(
-        [python, "-c", guarded, *arguments],
+        [python, "-m", "tensorrt_helper.survey"],
         env=dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, path))),
+        input=json.dumps(question),
         stdout=subprocess.PIPE,
         text=True,
         check=False,
@@ -211,13 +181,28 @@ def run_helper(python, code, *arguments, sites=()):
     return json.loads(process.stdout)
 
 
-def survey_host(ck, python):
-    found = run_helper(python, SURVEY, *list_sites(ck))
-    installed = {}
-    for module, version in found["found"]:
-        if version:
-            installed[name_flavour(module, version)] = module
-    return Host(python, installed, found["gpus"], found["has_driver"])
+def survey_host(ck, python, plans=()):
+    """What there is to run plans with. A process, unless this `ck` command has asked before.
+
+    plans: questions about plans (`describe_plan`), which the same process answers.
+    """
+    sites = list_sites(ck)
+    known = SURVEYS.get((python, *sites))
+    questions = {json.dumps(plan): plan for plan in plans}
+    if known:
+        questions = {text: questions[text] for text in questions if text not in known.judged}
+        if not questions:
+            return known
+    gpus = next((host.gpus for host in SURVEYS.values()), None)
+    question = {"sites": sites, "gpus": gpus, "plans": list(questions.values())}
+    found = ask_helper(python, question)
+    installed = {name_flavour(module, version): module for _, module, version in found["found"]}
+    judged = dict(zip(questions, found["plans"], strict=True))
+    if known:
+        judged = known.judged | judged
+    host = Host(python, installed, found["gpus"], found["has_driver"], judged)
+    SURVEYS[(python, *sites)] = host
+    return host
 
 
 def list_sites(ck):
@@ -498,12 +483,28 @@ def obtain_conversion(ck, request, source, calibration=None, count=""):
 # The plan
 
 
-def find_plan(ck, request, flavour, host):
-    """(env entry of the plan that the request would build now or None, why none of those there)"""
+def survey_for(ck, request, python, whole=False):
+    """The host, with the plans judged that the request may take, of whatever flavour."""
+    entries = list_plans(ck, request, request.flavour)
+    return survey_host(ck, python, [describe_plan(e, request, whole) for e in entries])
+
+
+def list_plans(ck, request, flavour):
+    """The env entries of the plans that are there with the request's tags; flavour None: any."""
+    tags = request.plan_tags(flavour) - {None}
+    found = ck_resolve.find_entries(ck, tags, {RANDOM} - request.source)
+    return [entry for entry in found if os.path.exists(ck_resolve.entry_path(entry))]
+
+
+def find_plan(ck, request, flavour, host, whole=False):
+    """(env entry of the plan that the request would build now or None, why none of those there)
+
+    whole: hash also what nobody has touched.
+    """
     fitting, faults = [], []
     refused = {RANDOM} - request.source
     for entry in ck_resolve.find_entries(ck, request.plan_tags(flavour), refused):
-        reasons = judge_entry(ck, entry, request, host)
+        reasons = judge_entry(ck, entry, request, host, whole)
         if reasons:
             faults += [f"{ck_resolve.entry_path(entry)}: {reason}" for reason in reasons]
         else:
@@ -515,38 +516,52 @@ def find_plan(ck, request, flavour, host):
     return (fitting[0] if fitting else None), faults
 
 
-def judge_entry(ck, entry, request, host):
+def judge_entry(ck, entry, request, host, whole=False):
     """Why the plan of an env entry is not what the request would build now; [] where it is."""
     meta = entry["meta"]
     if not os.path.exists(ck_resolve.entry_path(entry)):
         return ["the plan is gone"]
     key = meta["customize"]["key"]
-    faults = []
     source = find_source_of(ck, entry, request)
     if source:
         conversion = {name: key[name] for name in ("source_sha256", "precision", "calibration")}
         faults = judge_conversion(ck, conversion, source)
-    if faults:
-        return faults
+        if faults:
+            return faults
+    question = describe_plan(entry, request, whole)
+    text = json.dumps(question)
+    if text not in host.judged:
+        host = survey_host(ck, host.python, [question])
+    answer = host.judged[text]
+    if "error" in answer:
+        ck_hooks.fail(answer["error"])
+    return answer["faults"]
+
+
+def describe_plan(entry, request, whole=False):
+    """The question about a plan that tensorrt_helper.survey answers."""
+    meta = entry["meta"]
+    customize = meta["customize"]
     converted = meta["deps"].get("converted", {}).get("dict")
-    module = "tensorrt_rtx" if RTX in meta["tags"] else "tensorrt"
-    if module not in host.installed.values():
-        return [f"{module} is not installed any more, with which it was built"]
+    model = converted["customize"] if converted else {}
+    flavour = min(tag for tag in meta["tags"] if FLAVOUR.fullmatch(tag))
     options = {
-        name: meta["customize"].get("install_env", {}).get(variable)
+        name: customize.get("install_env", {}).get(variable)
         for variable, name in BUILD_OPTIONS.items()
     }
-    wanted = {
-        "output": ck_resolve.entry_path(entry),
-        "model": converted["customize"]["full_path"] if converted else "",
+    return {
+        "plan": customize["full_path"],
+        "model": model.get("full_path", ""),
+        "plan_sha256": customize["recipe"]["sha256"],
+        "onnx_sha256": model.get("recipe", {}).get("sha256"),
         "precision": request.precision,
+        "input": request.input,
         "max_batch": request.max_batch,
-        "flavour": module,
+        "flavour": "tensorrt_rtx" if flavour == RTX else "tensorrt",
+        "major": None if flavour == RTX else flavour.partition("-")[2],
+        "whole": whole,
         **{name: value for name, value in options.items() if value},
     }
-    if "opt_batch" in wanted:
-        wanted["opt_batch"] = int(wanted["opt_batch"])
-    return run_helper(host.python, JUDGE, json.dumps(wanted), sites=list_sites(ck))
 
 
 def find_source_of(ck, entry, request):
@@ -587,9 +602,9 @@ def describe_install(ck, request, flavour):
 def explain(ck, tags, python):
     """(whether a run with the tags would reuse a plan, the reasons, one a line). Makes nothing."""
     request = read_request(tags)
-    host = survey_host(ck, python)
+    host = survey_for(ck, request, python, whole=True)
     flavour = choose_flavour(request.flavour, host.installed, host.gpus)
-    entry, faults = find_plan(ck, request, flavour, host)
+    entry, faults = find_plan(ck, request, flavour, host, whole=True)
     if entry:
         return True, [f"reused: {ck_resolve.entry_path(entry)}", "all parts of its key agree"]
     lines = ["built: a run with these tags would make the plan"]
@@ -614,7 +629,7 @@ def explain_conversion(ck, request, flavour):
         return [f"the ONNX file is not there: package:{packages[0]['data_uoa']} would install it"]
     lines = [f"the ONNX file is {ck_resolve.entry_path(source)}"]
     own = dataclasses.replace(request, source=frozenset(source_tags(source)))
-    converted, faults = find_conversion(ck, own, source)
+    converted, faults = find_conversion(ck, own.for_conversion(), source)
     if converted:
         lines.append(f"the converted file is {ck_resolve.entry_path(converted)}")
     else:
@@ -658,8 +673,9 @@ def prepare_plan(i):
     own = dataclasses.replace(request, source=frozenset(source_tags(source)))
     calibration = deps["calibration"].get("uoa")
     count = i["install_env"].get("CALIBRATION_COUNT", "")
-    converted = obtain_conversion(ck, own, source, calibration, count)
-    ck_resolve.take(deps["converted"], converted, own.conversion_tags())
+    conversion = own.for_conversion()
+    converted = obtain_conversion(ck, conversion, source, calibration, count)
+    ck_resolve.take(deps["converted"], converted, conversion.conversion_tags())
     ck_resolve.resolve_library(ck, deps["tensorrt"], f"lib,python-package,{flavour}")
     found = {tag for tag in deps["tensorrt"]["dict"]["tags"] if FLAVOUR.fullmatch(tag)}
     if flavour not in found | {"tensorrt"}:

@@ -9,7 +9,6 @@ would ask on the terminal which of several models to take, cannot fall back to a
 tags were added, and cannot derive a dep's tags from another dep's recipe.
 """
 
-import functools
 import json
 import os
 import re
@@ -66,10 +65,10 @@ def ck_preprocess(i):
         ck_hooks.fail(error)
 
     ck, deps = i["ck_kernel"], i["deps"]
+    python = ck_hooks.dep_path(deps["python"])
+    kind = resolve_model(ck, deps["weights"], python, settings.batch_size)
     # Asked for only where a GPU comes into it: it costs a process.
-    survey = functools.cache(lambda: ck_plans.survey_host(ck, ck_hooks.dep_path(deps["python"])))
-    kind = resolve_model(ck, deps["weights"], survey, settings.batch_size)
-    if kind != "onnx" and not survey().has_driver:
+    if kind != "onnx" and not ck_plans.survey_host(ck, python).has_driver:
         fail_without_gpu(kind, ck_hooks.dep_path(deps["weights"]))
     recipe = dict(deps["weights"]["dict"]["customize"]["recipe"])
     sha256 = recipe.pop("sha256")
@@ -79,7 +78,7 @@ def ck_preprocess(i):
             "--env.CK_LOADGEN_MODE=PerformanceOnly"
         )
     resolve_images(ck, deps["images"], recipe)
-    engine_bat = resolve_engine(ck, deps, kind, survey)
+    engine_bat = resolve_engine(ck, deps, kind)
 
     job = {
         "environment": environment,
@@ -147,7 +146,7 @@ def check_recording(arguments):
             )
 
 
-def resolve_model(ck, dep, survey, batch_size):
+def resolve_model(ck, dep, python, batch_size):
     """Fill in the dep on the model. Returns the kind of engine that runs it, by its tags."""
     tags = split_tags(dep["tags"])
     on_gpu = ON_GPU in tags
@@ -155,12 +154,12 @@ def resolve_model(ck, dep, survey, batch_size):
     if dep.get("uoa"):
         entry = ck_resolve.load_pinned(ck, "weights", dep["uoa"])
         if "tensorrt" in entry["meta"]["tags"]:
-            check_pinned_plan(ck, entry, survey())
+            check_pinned_plan(ck, entry, python)
             tags.add("tensorrt")
         take(dep, entry, tags)
     elif "tensorrt" in tags:
         request = ck_plans.read_request(tags, batch_size or ck_plans.DEFAULT_MAX_BATCH)
-        host = survey()
+        host = ck_plans.survey_for(ck, request, python)
         flavour = ck_plans.choose_flavour(request.flavour, host.installed, host.gpus)
         take(dep, ck_plans.obtain_plan(ck, request, flavour, host), tags)
     elif ck_plans.CONVERTED in tags:
@@ -186,9 +185,11 @@ def fail_without_gpu(kind, path):
     )
 
 
-def check_pinned_plan(ck, entry, host):
+def check_pinned_plan(ck, entry, python):
     """Refuse a plan that --deps.weights=UID names and that would be built otherwise now."""
     request = ck_plans.read_request(ck_resolve.entry_tags(entry))
+    question = ck_plans.describe_plan(entry, request)
+    host = ck_plans.survey_host(ck, python, [question])
     faults = ck_plans.judge_entry(ck, entry, request, host)
     if faults:
         ck_hooks.fail(
@@ -215,7 +216,7 @@ def resolve_images(ck, dep, recipe):
     take(dep, entry, tags)
 
 
-def resolve_engine(ck, deps, kind, survey):
+def resolve_engine(ck, deps, kind):
     """Resolve what the engine needs. Returns the lines that set it up."""
     libraries = dict(LIBRARIES[kind])
     if kind == "tensorrt":

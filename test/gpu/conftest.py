@@ -108,7 +108,7 @@ def plans(
         model = converted(precision)
         request = BuildRequest(
             model, output, precision, max_batch, flavour=flavour, input=input,
-            timing_cache=folder / "timings.cache",
+            timings=folder,
         )  # fmt: skip
         build_plan(request)
         return output

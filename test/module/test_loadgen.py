@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -71,9 +72,20 @@ def test_doctor_runs_with_the_libraries_and_passes_its_exit_code_on(own_ck):
     printed = own_ck("doctor", "loadgen", "--gpu", "--device=1", code=7).stdout
     (line,) = [line for line in printed.splitlines() if line.startswith("arguments ")]
     model = own_ck.root / "package" / "model-onnx-digits" / "digits.onnx"
-    assert json.loads(line.partition(" ")[2]) == [
-        "--model", str(model), "--flavour", "tensorrt_rtx", "--device", "1",
+    arguments = json.loads(line.partition(" ")[2])
+    calibration = Path(arguments.pop(arguments.index("--calibration") + 1))
+    assert arguments == [
+        "--model", str(model), "--flavour", "tensorrt_rtx",
+        "--timings", str(own_ck.tools / "ck-doctor-loadgen"), "--calibration", "--device", "1",
     ]  # fmt: skip
+    assert json.loads((calibration / "manifest.json").read_text())["count"] == 500
+    # Without such images it goes on, and int8 is not checked.
+    own_ck("rm", "env:*", "--tags=dataset,digits", "--force")
+    package = own_ck.root / "package" / "dataset-digits" / "make_digits.py"
+    package.write_text("raise SystemExit('no images')")
+    done = own_ck("doctor", "loadgen", "--gpu", code=7)
+    assert "--calibration" not in done.stdout
+    assert "no images" in done.stderr
 
 
 @WITH_RTX
@@ -83,6 +95,9 @@ def test_doctor_runs_with_the_libraries_and_passes_its_exit_code_on(own_ck):
 def test_doctor_on_a_machine_without_a_gpu(ck):
     """It converts and builds all the same, and the report says what is missing."""
     printed = ck("doctor", "loadgen", "--gpu", code=1).stdout
-    for precision in ("fp32", "fp16"):
-        assert f"| build the plan, {precision} | " in printed
-    assert "FAILED: GPU and driver" in printed
+    for precision in ("fp32", "fp16", "int8"):
+        assert f"| build the plan, {precision} | ok | " in printed
+        assert f"| run the plan, {precision} | not done | needs a GPU |" in printed
+    assert "FAILED: GPU and driver. " in printed
+    assert "libtensorrt_rtx.so" in printed
+    assert printed.count("libcuda.so.1") == 1  # that the driver is missing is said once

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -90,6 +91,69 @@ def test_tensorrt_is_known_by_its_version_too(ck, tmp_path):
         assert "tensorrt<9,>=8.6" in failed.stderr or "tensorrt>=8.6,<9" in failed.stderr
     finally:
         ck("rm", "env:*", "--tags=lib,python-package,tensorrt", "--force")
+
+
+def find_installed(ck) -> list[str]:
+    """The distributions in the folder of tensorrt-10."""
+    folder = ck.tools / "lib-python-package-tensorrt-10" / "site"
+    return sorted(path.name.partition("-")[0] for path in folder.glob("*.dist-info"))
+
+
+@pytest.fixture
+def install_tensorrt(ck, tmp_path):
+    """install_tensorrt(cuda, *distributions): tensorrt-10 out of those, on a driver for `cuda`."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "libcuda.so.1").touch()  # the loader refuses it: nvidia-smi is asked
+
+    def install(cuda: str | None, *names: str, code: int | None = 0):
+        for name in names:
+            write_wheel(tmp_path, name, "10.9.0")
+        script = tmp_path / "bin" / "nvidia-smi"
+        script.write_text(f"#!/bin/sh\necho '| CUDA Version: {cuda} |'\n" if cuda else "exit 9")
+        script.chmod(0o755)
+        return ck(
+            "install", "package", "--tags=lib,python-package,tensorrt-10", "--quiet", code=code,
+            PATH=f"{tmp_path / 'bin'}{os.pathsep}{ck.environment['PATH']}",
+            LD_LIBRARY_PATH=str(tmp_path), PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tmp_path),
+        )  # fmt: skip
+
+    yield install
+    ck("rm", "env:*", "--tags=lib,python-package,tensorrt", "--force", code=None)
+    shutil.rmtree(ck.tools / "lib-python-package-tensorrt-10", ignore_errors=True)
+
+
+ALL = ("tensorrt", "tensorrt_cu12", "tensorrt_cu13")
+
+
+@pytest.mark.parametrize(
+    ("cuda", "there", "taken"),
+    [
+        ("13.0", ALL, "tensorrt_cu13"),
+        ("12.8", ALL, "tensorrt_cu12"),
+        ("13.1", ("tensorrt", "tensorrt_cu12"), "tensorrt_cu12"),
+        ("12.8", ("tensorrt", "tensorrt_cu13"), "tensorrt"),
+        (None, ALL, "tensorrt"),
+    ],
+)
+def test_the_drivers_cuda_chooses_tensorrt(install_tensorrt, ck, cuda, there, taken):
+    install_tensorrt(cuda, *there)
+    assert find_installed(ck) == [taken]
+    assert read_customize(ck, "lib,python-package,tensorrt-10")["version"] == "10.9.0"
+
+
+def test_what_was_tried_and_what_else_would_do(install_tensorrt):
+    failed = install_tensorrt("12.8", code=None)
+    assert failed.returncode != 0
+    (line,) = [line for line in failed.stdout.splitlines() if "ended with exit code" in line]
+    assert "tensorrt>=10,<11` ended" in line
+    assert "tried before: tensorrt-cu12>=10,<11." in line
+    assert "tensorrt-cu13>=10,<11 tensorrt-cu11>=10,<11" in line.partition("passes for it")[2]
+
+
+def test_the_pythons_of_tensorrt_8_are_named(ck, tmp_path):
+    failed = ck("install", "package", "--tags=lib,python-package,tensorrt-8", "--quiet",
+                code=None, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tmp_path))  # fmt: skip
+    assert "TensorRT 8.6.1 is there for Python 3.8 to 3.11" in failed.stdout
 
 
 def test_a_library_that_pip_cannot_get(ck, tmp_path):

@@ -104,6 +104,9 @@ def test_every_combination_has_a_folder_of_its_own(ck, plans):
     folders = {read_sidecar(ck, f"{DIGITS},{p},maxbatch.{n}")[0].parent for p, n in CASES}
     assert len(folders) == len(CASES)
     assert all(folder.parent == ck.tools for folder in folders)
+    # What builds leave for others is in the folder that all of them share.
+    builds = json.loads((ck.tools / "plan-build-times.json").read_text())
+    assert {build["kind"][3] for build in builds} >= {"fp32", "tf32", "fp16", "int8"}
 
 
 def test_the_same_again_is_a_quick_reuse(ck, plans):

@@ -75,7 +75,9 @@ def with_gpu(tmp_path):
     programs = tmp_path / "bin"
     programs.mkdir()
     script = programs / "nvidia-smi"
-    script.write_text("#!/bin/sh\necho '0, GPU-1234, NVIDIA GeForce RTX 4090, 8.9'\n")
+    asked = tmp_path / "asked"
+    said = "0, GPU-1234, NVIDIA GeForce RTX 4090, 8.9"
+    script.write_text(f"#!/bin/sh\necho asked >> {asked}\necho '{said}'\n")
     script.chmod(0o755)
     for name, version in [
         ("pycuda", "2026.1"),
@@ -156,11 +158,23 @@ def test_a_plan_on_a_gpu_is_built_for_it(ck, handed_over, with_gpu):
     assert "tensorrt-rtx" in deps["engine"]["tags"]
 
     # The second time it is there, also by its UID; and it is not taken where it is stale.
+    asked = Path(with_gpu["PIP_FIND_LINKS"]) / "asked"
+    asked.unlink()
     again, printed = handed_over(*flags, **with_gpu)
     assert again == job
+    assert asked.read_text().split() == ["asked"]  # each time may take a second
     assert "building again: " not in printed
     by_uid = f"--deps.weights={deps['weights']['uoa']}"
     assert handed_over(by_uid, "--env.CK_BATCH_SIZE=5", **with_gpu)[0] == job
+    # Built again by hand, in the same place: registered again.
+    sidecar["plan"]["sha256"] = "0" * 64
+    sidecar_path.write_text(json.dumps(sidecar))
+    again, printed = handed_over(*flags, **with_gpu)
+    assert "another plan lies there than was registered with CK" in printed
+    sidecar = json.loads(sidecar_path.read_text())
+    assert again["sha256"] == sidecar["plan"]["sha256"]
+    job, _ = handed_over(*flags, **with_gpu)
+    by_uid = f"--deps.weights={next(d['uoa'] for d in job['deps'] if d['key'] == 'weights')}"
     sidecar["key"]["version"] = "1.0.0.1"
     sidecar_path.write_text(json.dumps(sidecar))
     failed = ck("run", PROGRAM, by_uid, code=2, **with_gpu)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from pathlib import Path
 
 import jsonschema
 import pytest
+from imagenet_helper.errors import UserError
 
 PROGRAM = "program:image-classification-tensorrt-loadgen-py"
 SCENARIOS = ["SingleStream", "MultiStream", "Server", "Offline"]
@@ -137,3 +139,22 @@ def test_second_benchmark_adds_a_point(ck):
     for _ in range(2):
         ck("benchmark", PROGRAM, *flags, "--record_uoa=two-points", "--env.CK_LOADGEN_DURATION=0.2")
     assert len(read_points(ck, "two-points")) == 2
+
+
+def test_a_plan_is_known_by_its_sidecar_and_hashed_by_the_engine(repository, tmp_path, monkeypatch):
+    path = repository / "program" / "image-classification-tensorrt-loadgen-py" / "run.py"
+    spec = importlib.util.spec_from_file_location("run_program_alone", path)
+    run = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(run)
+    plan = tmp_path / "model.plan"
+    plan.write_bytes(b"none")
+    monkeypatch.setattr("tensorrt_helper.plan.read_sidecar", lambda path: Sidecar)
+    assert run.check_unchanged("tensorrt", plan, "a" * 64) == "a" * 64
+    with pytest.raises(UserError, match=r"has changed since it was registered .*the plan's tags"):
+        run.check_unchanged("tensorrt", plan, "b" * 64)
+    with pytest.raises(UserError, match=r"has changed.*ck detect soft:model\.onnx"):
+        run.check_unchanged("onnx", plan, "a" * 64)
+
+
+class Sidecar:
+    plan_sha256 = "a" * 64

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -79,7 +80,7 @@ class Watch:
         self._gpus = _GpuWatch({device: find_gpu_uuid(device) for device in cuda_devices})
 
     def __enter__(self) -> Watch:
-        self._gpus.look()
+        # The processes of nvidia-smi count as this process's time, so they start after this.
         self._state = _CpuState.read()
         self._time = _CpuTime.read()
         self._gpus.start()
@@ -190,29 +191,32 @@ class _GpuWatch:
     def __init__(self, uuids: Mapping[int, str | None]) -> None:
         self._uuids = uuids
         self._known = [uuid for uuid in dict.fromkeys(uuids.values()) if uuid is not None]
-        self._query: list[str] = []
         self._processes: dict[str, Any] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._output: IO[bytes]
         self._rows: list[list[str]] = []
 
-    def look(self) -> None:
-        """Note the processes, and find out what this nvidia-smi can be asked for."""
-        self._processes = _count_others() if self._known else None
-        if self._processes is None:
-            return
-        for reasons in _REASONS_FIELDS:
-            query = ["-i", ",".join(self._known)]
-            query += [f"--query-gpu=uuid,{','.join(_FIELDS)},{reasons}"]
-            if query_nvidia_smi(*query) is not None:
-                self._query = query
-                return
-
     def start(self) -> None:
-        """Start it, and wait for its first sample: its start costs more than all that follows."""
-        if not self._query:
+        """Note the processes, and start it, both at once: each nvidia-smi may take a second.
+
+        Waits for its first sample: its start costs more than all that follows.
+        """
+        if not self._known:
             return
-        command = [NVIDIA_SMI, *self._query, AS_ROWS, "-lms", str(_INTERVAL_MS)]
+        with ThreadPoolExecutor(1) as pool:
+            counted = pool.submit(_count_others)
+            for reasons in _REASONS_FIELDS:
+                if self._start_with(reasons):
+                    break
+            self._processes = counted.result()
+        if self._processes is None and self._process is not None:
+            self.end()
+            self._process = None
+
+    def _start_with(self, reasons: str) -> bool:
+        """Start it with a name for the reasons of lowered clocks. Whether it knows that name."""
+        query = ["-i", ",".join(self._known), f"--query-gpu=uuid,{','.join(_FIELDS)},{reasons}"]
+        command = [NVIDIA_SMI, *query, AS_ROWS, "-lms", str(_INTERVAL_MS)]
         with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
             output = opened.enter_context(tempfile.TemporaryFile())
             process = subprocess.Popen(
@@ -223,12 +227,24 @@ class _GpuWatch:
             )
             opened.pop_all()
             self._output, self._process = output, process
-        if self._process is not None:
-            deadline = time.monotonic() + _FIRST_SAMPLE_S
-            while time.monotonic() < deadline and self._process.poll() is None:
-                if os.fstat(self._output.fileno()).st_size:
-                    break
-                time.sleep(0.01)
+        if self._process is None:
+            return True  # nor would another name help
+        deadline = time.monotonic() + _FIRST_SAMPLE_S
+        while not self._has_sample():
+            code = self._process.poll()
+            if code and not self._has_sample():
+                self._output.close()
+                self._process = None
+                return False
+            if code is not None or time.monotonic() > deadline:  # slow, but at it
+                break
+            time.sleep(0.01)
+        return True
+
+    def _has_sample(self) -> bool:
+        """Whether its first line is there and is one: it says on stdout what it does not know."""
+        line, end, _ = os.pread(self._output.fileno(), 4096, 0).partition(b"\n")
+        return bool(end) and line.count(b",") == len(_FIELDS) + 1
 
     def end(self) -> None:
         """End it, whatever it does, and read what it wrote."""

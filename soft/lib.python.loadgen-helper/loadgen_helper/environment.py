@@ -30,6 +30,8 @@ PACKAGES = (
     "pycuda",
     "scikit-learn",
     "tensorrt",
+    "tensorrt-cu12",
+    "tensorrt-cu13",
     "tensorrt-rtx-cu12",
     "tensorrt-rtx-cu13",
 )
@@ -43,6 +45,8 @@ _GPU_FIELDS = {
 }
 _GIT_TIMEOUT_S = 10
 _CUDA_LIBRARY = "libcuda.so.1"
+# CUDA_ERROR_NO_DEVICE, CUDA_ERROR_INVALID_DEVICE
+_NO_DEVICE = (100, 101)
 _MIB = 1 << 20
 
 
@@ -64,25 +68,34 @@ def describe_environment(repo_root: Path) -> dict[str, Any]:
     }
 
 
+class NoGpuError(UserError):
+    """There is no driver, no GPU, or none that works."""
+
+
 def list_cuda_devices() -> tuple[int, ...]:
     """CUDA's numbers of the GPUs that this process sees, rising from 0.
 
     Asks the driver itself, which minds CUDA_VISIBLE_DEVICES and GPUs that are cut up; nvidia-smi
-    does not, and Jetson has none. Raises UserError where there is no driver or no GPU.
+    does not, and Jetson has none. Raises NoGpuError where there is no driver or no GPU.
     """
     try:
         cuda = ctypes.CDLL(_CUDA_LIBRARY)
     except OSError as error:
-        raise UserError(
+        raise NoGpuError(
             f"no NVIDIA driver is installed: {error}. Install it (in a container: start that with "
             "--gpus=all), or choose a model for the CPU"
         ) from error
     count = ctypes.c_int(0)
     code = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
+    if code not in (0, *_NO_DEVICE):
+        raise NoGpuError(
+            f"the NVIDIA driver does not work (cuInit, cuDeviceGetCount: CUDA's error {code}). See "
+            "what `nvidia-smi` says"
+        )
     if code or not count.value:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         shown = "not set" if visible is None else f"'{visible}'"
-        raise UserError(
+        raise NoGpuError(
             f"the NVIDIA driver finds no GPU (cuInit, cuDeviceGetCount: {code}). "
             f"CUDA_VISIBLE_DEVICES is {shown}; does `nvidia-smi` list one?"
         )

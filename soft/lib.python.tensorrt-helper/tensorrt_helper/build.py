@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -23,26 +23,30 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 from imagenet_helper.errors import UserError, run_main
-from imagenet_helper.files import hash_file, write_file
+from imagenet_helper.files import hash_file
 
 from .flavour import FLAVOURS, PRECISIONS, Flavour, load_flavour
-from .gpu import find_gpus
+from .gpu import Gpu, find_gpus
+from .locks import hold_lock
 from .plan import (
     INPUTS,
     PlanKey,
     Sidecar,
     explain_reuse,
+    is_as_built,
     judge_plan,
     measure_plan,
+    recall_plan,
     write_plan,
 )
 from .progress import Progress
+from .timings import cache_path, describe_last, keep_cache, note_build, use_cache
 
 if TYPE_CHECKING:
     import onnx
@@ -53,7 +57,6 @@ _STOP_S = 5.0
 _INTERRUPTED = 130
 _MOST_INFO_LINES = 200
 _MOST_INFO_CHARACTERS = 1000
-_CACHE_HEADER = b"tensorrt_helper timing cache 1\n"
 # The precision of a converted ONNX file that each of ours takes.
 _FILE_PRECISION = {"fp32": "fp32", "tf32": "fp32", "fp16": "fp16", "int8": "int8"}
 
@@ -66,10 +69,10 @@ class BuildRequest:
     PRECISIONS. max_batch: images, the most in a batch. opt_batch: the batch to tune for; None:
     max_batch. flavour: 'tensorrt' or 'tensorrt_rtx'; None: the one that is installed.
     compute_capabilities: to build for, with TensorRT for RTX; None: the GPUs that are there, or
-    else all. timing_cache: a file; None: one beside the plan. input: what the samples are, one of
-    `plan.INPUTS`. workspace_bytes: the most device memory that a layer may use; None: all.
-    builder_level, aux_streams, tiling_level: what TensorRT calls builder_optimization_level,
-    max_aux_streams and tiling_optimization_level; None: its own.
+    else all. timings: the folder in which builds leave their timings for others; None: the plan's.
+    input: what the samples are, one of `plan.INPUTS`. workspace_bytes: the most device memory that
+    a layer may use; None: all. builder_level, aux_streams, tiling_level: what TensorRT calls
+    builder_optimization_level, max_aux_streams and tiling_optimization_level; None: its own.
     """
 
     model: Path
@@ -79,7 +82,7 @@ class BuildRequest:
     opt_batch: int | None = None
     flavour: str | None = None
     compute_capabilities: tuple[str, ...] | None = None
-    timing_cache: Path | None = None
+    timings: Path | None = None
     workspace_bytes: int | None = None
     input: str = "uint8"
     builder_level: int | None = None
@@ -106,25 +109,33 @@ class Lookup:
     faults: list[str]
 
 
-def look_up(request: BuildRequest) -> Lookup:
+def look_up(
+    request: BuildRequest,
+    flavour: Flavour | None = None,
+    find: Callable[[], list[Gpu]] = find_gpus,
+    known_sha256: str | None = None,
+) -> Lookup:
     """Compare the plan that is there with the request. Imports neither TensorRT nor ONNX.
 
-    Raises UserError where the request makes no sense on this machine.
+    flavour: the request's, where it is loaded already. find: what finds the GPUs. known_sha256:
+    the model's when the plan was built: the model and the plan are then hashed only where somebody
+    has touched them since. Raises UserError where the request makes no sense on this machine.
     """
     _check_request(request)
-    flavour = load_flavour(request.flavour)
+    flavour = flavour or load_flavour(request.flavour)
     conversion, recipe_sha256 = _read_conversion(request)
+    measure = measure_plan if known_sha256 is None else recall_plan
     with ThreadPoolExecutor(1) as pool:
         # hashlib lets go of the interpreter: the plan's hash and the model's overlap.
-        measured = pool.submit(measure_plan, request.output)
-        onnx_sha256 = _hash_model(request.model)
+        measured = pool.submit(measure, request.output)
+        onnx_sha256 = _hash_model(request.model, request.output, known_sha256)
         key = PlanKey(
             onnx_sha256=onnx_sha256,
             source_sha256=str(conversion.get("source_sha256", onnx_sha256)),
             recipe_sha256=recipe_sha256,
             flavour=flavour.name,
             version=flavour.version,
-            gpu=flavour.choose_gpu(request.compute_capabilities, find_gpus),
+            gpu=flavour.choose_gpu(request.compute_capabilities, find),
             precision=request.precision,
             input=request.input,
             max_batch=request.max_batch,
@@ -155,13 +166,14 @@ def build_plan(
     stop in time (8.6 cannot), this process ends with status 130.
     Raises UserError that says what TensorRT does not take, and what to do.
     """
-    found = look_up(request)
+    find = functools.cache(find_gpus)
+    found = look_up(request, find=find)
     if not found.faults:
         say(f"{request.output}: {explain_reuse(found.key, [])}")
         return False
     request.output.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(request.output, say):
-        found = look_up(request)  # another process may have built it
+    with hold_lock(request.output, say):
+        found = look_up(request, found.flavour, find)  # another process may have built it
         if not found.faults:
             say(f"{request.output}: {explain_reuse(found.key, [])}")
             return False
@@ -197,6 +209,7 @@ def _build(
     float32_nodes = [] if flavour.is_strongly_typed else list_float32_nodes(graph)
     del graph
     model = request.model.read_bytes()
+    model_bytes = len(model)
     # What is built is what was hashed, whatever happens to the file.
     key = dataclasses.replace(key, onnx_sha256=hashlib.sha256(model).hexdigest())
     flavour.log.take()
@@ -209,15 +222,19 @@ def _build(
     _add_profile(request, key, builder, network, config)
     tensors = flavour.describe_network(network)
     notes = []
-    cache_path = None
+    timings = request.timings or request.output.parent
+    cache = None
     if flavour.has_timing_cache:
-        cache_path = request.timing_cache or _default_cache(request.output, key)
-        notes += _use_cache(flavour, config, cache_path)
+        cache = cache_path(timings, key)
+        notes += use_cache(flavour, config, cache)
     else:
         notes.append(f"timing cache: {flavour.title} times nothing when it builds and keeps none")
+    last = describe_last(timings, key, model_bytes)
+    if last:
+        say(last)
     content = _run(request, flavour, builder, network, config, say, progress_stream)
-    if cache_path is not None:
-        _keep_cache(flavour, config, cache_path)
+    if cache is not None:
+        keep_cache(flavour, config, cache)
     messages = flavour.log.take()
     layers = None
     try:
@@ -230,7 +247,7 @@ def _build(
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "log": _trim_log(messages) + [f"NOTE: {note}" for note in flavour.notes + notes],
         "layers": layers,
-        "timing_cache": None if cache_path is None else str(cache_path),
+        "timing_cache": None if cache is None else str(cache),
     }
     sidecar = Sidecar(
         key,
@@ -242,6 +259,7 @@ def _build(
         build,
     )
     write_plan(request.output, content, sidecar)
+    note_build(timings, key, model_bytes, seconds)
     say(
         f"{request.output}: built with {flavour.title} for {_describe_gpu(key.gpu)} in "
         f"{seconds:.1f} s: {len(content) / 1e6:.1f} MB, batch 1 to {key.max_batch}, "
@@ -293,13 +311,7 @@ def _run(
     if isinstance(plan, BaseException):
         raise plan
     if plan is None:
-        reasons = flavour.log.take_errors() or ["it gives no reason"]
-        raise UserError(
-            f"{request.model}: {flavour.title} could not build this model for "
-            f"{request.precision}:\n  " + "\n  ".join(reasons) + "\nTry another precision, "
-            "version or, with TensorRT for RTX, --compute-capabilities; docs/tensorrt.md says what "
-            "runs on what"
-        )
+        raise flavour.describe_failed_build(f"{request.model} for {request.precision}")
     return bytes(plan)
 
 
@@ -345,7 +357,11 @@ def _read_conversion(request: BuildRequest) -> tuple[Mapping[str, Any], str | No
     return conversion, digest
 
 
-def _hash_model(path: Path) -> str:
+def _hash_model(path: Path, plan: Path, known_sha256: str | None) -> str:
+    if known_sha256 is not None:
+        with contextlib.suppress(OSError):
+            if is_as_built(path, plan):
+                return known_sha256
     try:
         return hash_file(path)
     except FileNotFoundError:
@@ -413,68 +429,12 @@ def _add_profile(
         raise UserError(f"{request.model}: TensorRT does not take batches of 1 to {key.max_batch}")
 
 
-@contextlib.contextmanager
-def _lock(plan: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Keep other processes from building this plan. The kernel lets go when a process dies."""
-    path = plan.with_name(plan.name + ".lock")
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.pread(fd, 20, 0).decode(errors="replace").strip()
-            say(f"{plan}: waiting for the process that builds it already (pid {owner or '?'})")
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(fd)
-
-
 def _remove_unfinished(plan: Path) -> None:
     """Remove what a killed build left; its names are those of `files.write_file`."""
     left = re.compile(rf"\.{re.escape(plan.name)}(\.json)?\.[a-z0-9_]{{8}}")
     for path in plan.parent.iterdir():
         if left.fullmatch(path.name):
             path.unlink(missing_ok=True)
-
-
-def _default_cache(plan: Path, key: PlanKey) -> Path:
-    words = [key.flavour, key.version, *map(str, key.gpu.values())]
-    name = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(words))
-    return plan.with_name(f"timing-{name}.cache")
-
-
-def _read_cache(path: Path) -> bytes | None:
-    """The timings in a file, b'' where there is none, None where the file is damaged."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return b""
-    header, digest, data = content[:31], content[31:63], content[63:]
-    if header != _CACHE_HEADER or digest != hashlib.sha256(data).digest():
-        return None
-    return data
-
-
-def _use_cache(flavour: Flavour, config: tensorrt.IBuilderConfig, path: Path) -> list[str]:
-    """Start from kept timings. What went wrong with them is worth a note, never more."""
-    data = _read_cache(path)
-    is_used = flavour.use_timing_cache(config, data or b"")
-    if data is None:
-        return [f"timing cache: {path} is damaged or none of ours; it is made anew"]
-    if data and not is_used:
-        return [f"timing cache: {flavour.title} refuses {path}; it is made anew"]
-    return []
-
-
-def _keep_cache(flavour: Flavour, config: tensorrt.IBuilderConfig, path: Path) -> None:
-    """Write the timings back, with those that another build has added meanwhile."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(path, lambda line: None):
-        data = flavour.read_timing_cache(config, _read_cache(path) or b"")
-        write_file(path, _CACHE_HEADER + hashlib.sha256(data).digest() + data)
 
 
 def _trim_log(messages: Sequence[tuple[str, str]]) -> list[str]:
@@ -510,7 +470,7 @@ def parse_request(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> 
     parser.add_argument("--opt-batch", type=int, metavar="N", help="batch to tune for (N)")
     parser.add_argument("--flavour", choices=tuple(FLAVOURS), help="where several are installed")
     parser.add_argument("--compute-capabilities", metavar="8.6,8.9", help="TensorRT for RTX only")
-    parser.add_argument("--timing-cache", type=Path, metavar="FILE")
+    parser.add_argument("--timings", type=Path, metavar="FOLDER", help="what builds share")
     parser.add_argument("--workspace-mib", type=int, metavar="MIB", help="device memory per layer")
     parser.add_argument("--builder-level", type=int, metavar="0..5", help="more: slower builds")
     parser.add_argument(
@@ -530,7 +490,7 @@ def parse_request(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> 
         opt_batch=options.opt_batch,
         flavour=options.flavour,
         compute_capabilities=None if capabilities is None else tuple(capabilities.split(",")),
-        timing_cache=options.timing_cache,
+        timings=options.timings,
         workspace_bytes=None if mib is None else mib << 20,
         input=options.input,
         builder_level=options.builder_level,

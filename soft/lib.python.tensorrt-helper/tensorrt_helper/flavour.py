@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from imagenet_helper.errors import UserError
 
+from .causes import Situation, advise
 from .gpu import Gpu
 
 if TYPE_CHECKING:
@@ -31,9 +32,10 @@ PRECISIONS = ("fp32", "tf32", "fp16", "int8")
 # What `pip install` brings a flavour, and what it runs on, for who has to choose.
 FLAVOURS = {
     "tensorrt": (
-        "pip install tensorrt (11 or 10, compute capability 7.5 and newer), or, for a GTX 1080 and "
-        "others down to compute capability 6.0, pip install tensorrt==8.6.1; both fetch their "
-        "libraries from NVIDIA's own package index"
+        "pip install tensorrt-cu13 (or -cu12, by the driver's CUDA version; 11 or 10, compute "
+        "capability 7.5 and newer), or, for a GTX 1080 and others down to compute capability 6.0, "
+        "pip install tensorrt==8.6.1 (Python up to 3.11); all fetch their libraries from NVIDIA's "
+        "own package index"
     ),
     "tensorrt_rtx": (
         "pip install tensorrt-rtx-cu13 (or -cu12, by the driver's CUDA version): GeForce and RTX "
@@ -45,6 +47,8 @@ FLAVOURS = {
 RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 _TURING = "7.5"
 
+# What TensorRT's ONNX parsers say of an operator that they have not.
+_UNSUPPORTED = re.compile(r"UNSUPPORTED|[Nn]o importer registered|not supported|[Uu]nsupported")
 _SEVERE = ("INTERNAL_ERROR", "ERROR")
 _DTYPES = {
     "FLOAT": "float32",
@@ -260,10 +264,8 @@ class Flavour:
         try:
             module = importlib.import_module(self.name)
         except (ImportError, OSError, RuntimeError) as error:
-            raise UserError(
-                f"{self.title} is installed and cannot be loaded: {error}. Install it again: "
-                f"{FLAVOURS[self.name]}"
-            ) from error
+            reason = _add_advice(str(error), [str(error)], [], self._situation())
+            raise UserError(f"{self.title} is installed and cannot be loaded: {reason}") from error
         if module.__version__ != self.version:
             raise UserError(
                 f"{self.name} says that it is {module.__version__}, its files say {self.version}: "
@@ -305,11 +307,17 @@ class Flavour:
         if not parser.parse(model):
             errors = [parser.get_error(index) for index in range(parser.num_errors)]
             lines = [_describe_parser_error(error) for error in errors] or self.log.take_errors()
+            text = "\n  ".join(dict.fromkeys(lines))
+            advice = advise(lines, [], self._situation())
+            # 8.6 has no code for operators; it says "No importer registered for op: X".
+            known = [text, *(str(error.code()) for error in errors)]
+            if not advice and any(map(_UNSUPPORTED.search, known)):
+                advice = (
+                    "Replace these operators in the model, or run it with ONNX Runtime (tags "
+                    "model,onnx in place of model,tensorrt)"
+                )
             raise UserError(
-                f"{path}: {self.title} cannot take this model:\n  "
-                + "\n  ".join(dict.fromkeys(lines))
-                + "\nReplace these operators in the model, or run it with ONNX Runtime "
-                "(tags model,onnx in place of model,tensorrt)"
+                f"{path}: {self.title} cannot take this model:\n  {text}\n{advice}".strip()
             )
         return network
 
@@ -514,17 +522,22 @@ class Flavour:
 
     def _describe_failure(self, what: str, error: Exception | None = None) -> UserError:
         """The error for the user, from what TensorRT has logged."""
-        errors = self.log.take_errors()
-        reason = errors[0] if errors else str(error or "it gives no reason")
-        advice = ""
-        if "driver version is insufficient" in reason or "no CUDA-capable device" in reason:
-            advice = (
-                ". It needs an NVIDIA GPU and a driver for its CUDA version: see that `nvidia-smi` "
-                "shows both"
-            )
-        elif "cannot run on this GPU" in reason:
-            advice = f". What runs on which GPU: {FLAVOURS[self.name]}. Or build for this one"
-        return UserError(f"{self.title} {what}: {reason}{advice}")
+        errors, warnings = self.log.take_problems()
+        errors = errors or ([str(error)] if error else [])
+        reason = errors[0] if errors else "it gives no reason"
+        return UserError(
+            f"{self.title} {what}: {_add_advice(reason, errors, warnings, self._situation())}"
+        )
+
+    def describe_failed_build(self, what: str) -> UserError:
+        """The error for the user where TensorRT gave no plan, from what it has logged."""
+        errors, warnings = self.log.take_problems()
+        advice = advise(errors, warnings, self._situation(building=True))
+        reasons = "\n  ".join(errors or ["it gives no reason"])
+        return UserError(f"{self.title} could not build {what}:\n  {reasons}\n{advice}".strip())
+
+    def _situation(self, building: bool = False) -> Situation:
+        return Situation(self.name, self.version, FLAVOURS[self.name], building)
 
 
 class Log:
@@ -544,7 +557,13 @@ class Log:
 
     def take_errors(self) -> list[str]:
         """The errors since the last call, the cause first."""
-        return [message for severity, message in self.take() if severity in _SEVERE]
+        return self.take_problems()[0]
+
+    def take_problems(self) -> tuple[list[str], list[str]]:
+        """The errors, the cause first, and the warnings since the last call."""
+        messages = self.take()
+        errors = [message for severity, message in messages if severity in _SEVERE]
+        return errors, [message for severity, message in messages if severity == "WARNING"]
 
 
 def find_version(name: str) -> str | None:
@@ -568,9 +587,10 @@ def find_version(name: str) -> str | None:
     try:
         return str(importlib.import_module(name).__version__)
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        situation = Situation(name, "", FLAVOURS[name])
+        reason = _add_advice(str(error), [str(error)], [], situation)
         raise UserError(
-            f"{name} is installed in {package} and cannot be loaded: {error}. Install it again: "
-            f"{FLAVOURS[name]}"
+            f"{name} is installed in {package} and cannot be loaded: {reason}"
         ) from error
 
 
@@ -593,6 +613,13 @@ def load_flavour(name: str | None = None) -> Flavour:
     if version is None:
         raise UserError(f"{name} is not installed for this Python. Get it: {FLAVOURS[name]}")
     return Flavour(name, version)
+
+
+def _add_advice(
+    reason: str, errors: Sequence[str], warnings: Sequence[str], situation: Situation
+) -> str:
+    advice = advise(errors, warnings, situation)
+    return f"{reason.rstrip('.')}. {advice}" if advice else reason
 
 
 def name_dtype(dtype: Any) -> str:

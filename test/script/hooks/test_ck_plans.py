@@ -106,14 +106,53 @@ def test_a_flavour_is_not_chosen_by_guessing(installed, gpus, words, capsys):
     assert all(word in said for word in words), said
 
 
-def test_a_helper_that_cannot_ends_the_command(capfd):
+@pytest.fixture
+def asked(monkeypatch):
+    """The questions that are put to the helper; it answers that there are two TensorRTs."""
+    questions = []
+
+    def ask(python, question):
+        questions.append(question)
+        plans = [{"faults": []} if plan["plan"] == "good" else {"error": "no GPU does"}
+                 for plan in question["plans"]]  # fmt: skip
+        found = [["/8", "tensorrt", "8.6.1"], ["/rtx", "tensorrt_rtx", "1.7.1"]]
+        return {"found": found, "gpus": [H200], "has_driver": True, "plans": plans}
+
+    monkeypatch.setattr(ck_plans, "SURVEYS", {})
+    monkeypatch.setattr(ck_plans, "list_sites", lambda ck: ck["sites"])
+    monkeypatch.setattr(ck_plans, "ask_helper", ask)
+    return questions
+
+
+def test_one_process_tells_all_and_gpus_are_asked_once(asked):
+    ck, plans = {"sites": ["/8"]}, [{"plan": "good"}, {"plan": "bad"}]
+    host = ck_plans.survey_host(ck, "python", plans)
+    assert host.installed == {"tensorrt-8": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+    assert list(host.judged.values()) == [{"faults": []}, {"error": "no GPU does"}]
+    assert ck_plans.survey_host(ck, "python") is host
+    assert ck_plans.survey_host(ck, "python", plans[1:]) is host
+    assert asked == [{"sites": ["/8"], "gpus": None, "plans": plans}]
+    # Another plan, and then another TensorRT, which was installed meanwhile.
+    ck_plans.survey_host(ck, "python", [{"plan": "other"}])
+    ck_plans.survey_host({"sites": ["/8", "/10"]}, "python")
+    assert asked[1:] == [
+        {"sites": ["/8"], "gpus": [H200], "plans": [{"plan": "other"}]},
+        {"sites": ["/8", "/10"], "gpus": [H200], "plans": []},
+    ]
+
+
+def test_a_helper_that_cannot_ends_the_command(monkeypatch, tmp_path, capfd):
     import sys
 
-    code = "from imagenet_helper.errors import UserError\nraise UserError('no such thing')"
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho '\"compute_cap\" is not a valid field'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    (tmp_path / "libnvidia-ml.so.1").touch()  # the loader refuses it
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
     with pytest.raises(SystemExit) as ended:
-        ck_plans.run_helper(sys.executable, code)
+        ck_plans.ask_helper(sys.executable, {})
     assert ended.value.code == 2
-    assert capfd.readouterr().err == "error: no such thing\n"
+    assert "error: this nvidia-smi does not tell" in capfd.readouterr().err
 
 
 def test_a_conversion_of_another_file_is_not_taken(monkeypatch):

@@ -94,6 +94,18 @@ def test_samples_of_a_gpu_at_work(nvidia_smi):
     assert gpu["other_processes_before"] == gpu["other_processes_after"]
 
 
+def test_nvidia_smi_is_waited_for_once(nvidia_smi):
+    """Each start of it may take a second, and the test waits for them."""
+    nvidia_smi(apps=f"sleep 0.5; echo '{OWN}'", event=f"sleep 0.5; {WORKING}")
+    with contextlib.ExitStack() as opened:
+        started = time.perf_counter()
+        watched = opened.enter_context(Watch([0, 1]))
+        took = time.perf_counter() - started
+    assert 0.5 <= took < 0.9
+    assert watched.conditions["gpus"][0]["other_processes_before"] == {"count": 0, "memory_mib": 0}
+    assert watched.conditions["gpus"][1]["samples"] > 0
+
+
 def test_several_gpus(nvidia_smi):
     line = "echo 'GPU-{}, 1800, 2619, 60, 650.50, 100, 0x0'"
     nvidia_smi(event=LOOP.format(lines=f"{line.format('a')}; {line.format('b')}"))

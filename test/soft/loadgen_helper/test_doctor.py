@@ -9,6 +9,7 @@ import pytest
 from imagenet_helper.errors import UserError
 from loadgen_helper import doctor
 from loadgen_helper.engines import make_engine
+from loadgen_helper.environment import NoGpuError
 
 
 @pytest.fixture
@@ -21,32 +22,130 @@ def images() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (doctor.IMAGES, 28, 28, 3), np.uint8)
 
 
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """(what, precision) of the steps that are done from now on; building fp16 fails."""
+    done = []
+
+    def run_step(module: str, *arguments: str) -> str:
+        done.append((module, arguments[arguments.index("--precision") + 1]))
+        return "1.0 s"
+
+    def build(self: object, *options: str) -> str:
+        done.append(("build", options[options.index("--precision") + 1]))
+        done.append(("timings", options[options.index("--timings") + 1]))
+        if ("build", "fp16") in done[-2:]:
+            raise UserError("TensorRT cannot take this")
+        return "2.0 s"
+
+    monkeypatch.setattr(doctor, "describe_gpu", lambda device: "NVIDIA X")
+    monkeypatch.setattr(doctor, "measure_copies", lambda device: "50 GB/s")
+    monkeypatch.setattr(doctor, "run_step", run_step)
+    monkeypatch.setattr(doctor.Builder, "build", build)
+    monkeypatch.setattr(doctor, "compare_engines", lambda *given: f"100% agree, {given[4]}")
+    return done
+
+
 def test_every_step_is_reported_and_the_rest_goes_on(
-    digits: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    digits: Path,
+    steps: list[tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def fail(device: int) -> str:
         raise RuntimeError("cuInit | broke\nbadly")
 
-    started = []
-
-    def run_step(module: str, *arguments: str) -> str:
-        started.append((module, arguments[arguments.index("--precision") + 1]))
-        if started[-1] == ("tensorrt_helper.build", "fp16"):
-            raise UserError("TensorRT cannot take this")
-        return "1.0 s"
-
     monkeypatch.setattr(doctor, "describe_gpu", fail)
-    monkeypatch.setattr(doctor, "measure_copies", lambda device: "50 GB/s")
-    monkeypatch.setattr(doctor, "run_step", run_step)
-    monkeypatch.setattr(doctor, "compare_engines", lambda *_: "100% agree")
-    assert not doctor.examine(digits, None, 0)
+    assert not doctor.examine(digits, None, 0, Path("images"), Path("kept"))
     report = capsys.readouterr().out
     assert "| GPU and driver | FAILED | RuntimeError: cuInit \\| broke<br>badly |" in report
     assert "| copies into the device | ok | 50 GB/s |" in report
-    assert "| run the plan, fp32 | ok | 100% agree |" in report
+    assert "| run the plan, fp32 | ok | 100% agree, None |" in report
     assert "| build the plan, fp16 | FAILED | TensorRT cannot take this |" in report
     assert "run the plan, fp16" not in report
+    assert "| run the plan, int8 | ok | 100% agree, images |" in report
     assert "FAILED: GPU and driver, build the plan, fp16." in report
+    assert {where for what, where in steps if what == "timings"} == {"kept"}
+
+
+def test_a_driver_that_is_missing_is_said_once(
+    digits: Path,
+    steps: list[tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(device: int) -> str:
+        raise NoGpuError("no NVIDIA driver is installed: libcuda.so.1")
+
+    monkeypatch.setattr(doctor, "describe_gpu", fail)
+    monkeypatch.setattr(doctor, "measure_copies", fail)
+    assert not doctor.examine(digits, "tensorrt", 0, Path("images"))
+    report = capsys.readouterr().out
+    assert report.count("no NVIDIA driver is installed") == 1
+    assert report.count("| not done | needs a GPU |") == 4
+    assert "FAILED: GPU and driver. Please" in report
+    assert [what for what, _ in steps] == ["imagenet_helper.convert"] * 3
+    # TensorRT for RTX builds without one.
+    assert not doctor.examine(digits, "tensorrt_rtx", 0, Path("images"))
+    report = capsys.readouterr().out
+    assert "| build the plan, int8 | ok | 2.0 s |" in report
+    assert "| run the plan, int8 | not done | needs a GPU |" in report
+
+
+def test_int8_without_images(
+    digits: Path, steps: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    doctor.examine(digits, None, 0)
+    report = capsys.readouterr().out
+    assert "| convert the ONNX file, int8 | not done | no images to calibrate with" in report
+    assert "the plan, int8" not in report
+
+
+def test_the_report_has_the_libraries(
+    digits: Path,
+    steps: list[tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(doctor, "list_libraries", lambda: ["libcuda.so.580.65 (13.0)"])
+    monkeypatch.setattr(doctor, "find_cuda_version", lambda: (13, 0))
+    doctor.examine(digits, None, 0)
+    report = capsys.readouterr().out
+    assert "- CUDA of the driver: 13.0\n" in report
+    assert "- NVIDIA's libraries in use: libcuda.so.580.65 (13.0)\n" in report
+
+
+def test_builds_of_one_process(rtx: str, digits: Path, tmp_path: Path) -> None:
+    builder = doctor.Builder()
+
+    def build(name: str, model: Path = digits) -> str:
+        return builder.build(
+            *("--model", str(model), "--output", str(tmp_path / name), "--precision", "fp32"),
+            *("--max-batch", "2", "--flavour", "tensorrt_rtx"),
+        )
+
+    try:
+        assert build("one.plan").endswith(" s")
+        process = builder._process
+        assert any(name.startswith("libtensorrt_rtx") for name in builder.libraries)
+        with pytest.raises(UserError, match=r"none\.onnx: no such file"):
+            build("two.plan", tmp_path / "none.onnx")
+        build("two.plan")
+        assert builder._process is process
+        assert (tmp_path / "two.plan").exists()
+        # It crashes: that is said, and the next build goes on.
+        process.kill()
+        process.wait()
+        with pytest.raises(UserError, match="the process ended with signal 9"):
+            build("three.plan")
+        build("three.plan")
+    finally:
+        builder.close()
+
+
+@pytest.fixture
+def rtx() -> str:
+    return pytest.importorskip("tensorrt_rtx").__version__
 
 
 def test_a_step_that_fails_says_what_the_module_said(tmp_path: Path) -> None:

@@ -188,12 +188,19 @@ def test_cuda_devices(monkeypatch):
     assert list_cuda_devices() == (0, 1, 2)
 
 
-@pytest.mark.parametrize("cuda", [FakeCuda(0), FakeCuda(1, init=100), FakeCuda(1, count=999)])
+@pytest.mark.parametrize("cuda", [FakeCuda(0), FakeCuda(1, init=100), FakeCuda(1, count=100)])
 def test_no_cuda_device(monkeypatch, cuda):
     monkeypatch.setattr(module.ctypes, "CDLL", lambda name: cuda)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     with pytest.raises(UserError, match=r"finds no GPU .* CUDA_VISIBLE_DEVICES is '-1'"):
         list_cuda_devices()
+
+
+def test_a_driver_that_does_not_work(monkeypatch):
+    monkeypatch.setattr(module.ctypes, "CDLL", lambda name: FakeCuda(1, init=803))
+    with pytest.raises(UserError, match=r"does not work .*error 803") as raised:
+        list_cuda_devices()
+    assert "VISIBLE" not in str(raised.value)  # it is not that
 
 
 def test_no_cuda_driver(monkeypatch):

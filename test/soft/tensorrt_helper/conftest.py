@@ -15,12 +15,16 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from tensorrt_helper.build import BuildRequest
+from tensorrt_helper import gpu
+from tensorrt_helper.build import BuildRequest, build_plan
+from tensorrt_helper.flavour import find_version
+from tensorrt_helper.plan import read_sidecar
 
 HERE = Path(__file__).resolve().parent
 SIDE = 8
 CHANNELS = 4
 CLASSES = 10
+A100 = ("NVIDIA A100-SXM4-80GB", "8.0")
 
 
 @pytest.fixture(autouse=True)
@@ -28,9 +32,16 @@ def no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of programs in front of PATH: nvidia-smi is one that finds no GPU.
 
     The tests say themselves which GPUs there are; a machine that has some must not change them.
+    Here and in processes the driver's libraries are none.
     """
     folder = tmp_path / "programs"
     folder.mkdir()
+    for name in ("NVML", "CUDA"):
+        library = getattr(gpu, f"_{name}")
+        (folder / library).touch()  # the loader takes the first that it finds, and refuses this
+        monkeypatch.setattr(gpu, f"_{name}", str(folder / library))
+    libraries = [str(folder), os.environ.get("LD_LIBRARY_PATH", "")]
+    monkeypatch.setenv("LD_LIBRARY_PATH", os.pathsep.join(filter(None, libraries)))
     write_nvidia_smi(folder, "No devices were found", status=6)
     monkeypatch.setenv("PATH", os.pathsep.join([str(folder), os.environ["PATH"]]))
     for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
@@ -80,6 +91,22 @@ def fake_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[
 
     yield install
     sys.modules.pop("tensorrt", None)
+
+
+@pytest.fixture
+def build_fake(fake_tensorrt, make_request, set_gpus):
+    """build_fake('10.13.0.35', precision='fp16'): what the stand-in was told, and the sidecar."""
+
+    def build(version, gpu=A100, **changes):
+        if find_version("tensorrt") != version:
+            fake_tensorrt(version)
+        set_gpus(gpu)
+        request = make_request(flavour="tensorrt", **changes)
+        build_plan(request, lambda line: None)
+        calls = json.loads(request.output.read_bytes()[4:])
+        return {name: values for name, *values in calls}, read_sidecar(request.output)
+
+    return build
 
 
 @pytest.fixture(scope="session")
@@ -203,7 +230,11 @@ def start_build(helper_environment) -> Callable[..., subprocess.Popen[str]]:
     processes = []
 
     def start(
-        request: BuildRequest, path: Path | None = None, module: str = "build", **environment: str
+        request: BuildRequest,
+        *more: str,
+        path: Path | None = None,
+        module: str = "build",
+        **environment: str,
     ) -> subprocess.Popen[str]:
         options = {
             "--model": request.model,
@@ -214,11 +245,13 @@ def start_build(helper_environment) -> Callable[..., subprocess.Popen[str]]:
         }
         command = [sys.executable, "-m", f"tensorrt_helper.{module}"]
         command += [str(word) for pair in options.items() for word in pair]
+        command += more
         folders = [helper_environment["PYTHONPATH"], *([str(path)] if path else [])]
         process = subprocess.Popen(
             command,
             env=helper_environment
-            | {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(folders[::-1])}
+            | {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH")}
+            | {"PYTHONPATH": os.pathsep.join(folders[::-1])}
             | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

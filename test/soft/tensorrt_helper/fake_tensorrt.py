@@ -171,7 +171,8 @@ class Builder:
     def __init__(self, logger):
         self.logger = logger
         if os.environ.get("FAKE_NO_DRIVER"):
-            logger.log(ILogger.Severity.ERROR, "CUDA initialization failure with error: 35")
+            code = os.environ["FAKE_NO_DRIVER"]  # as 8.6.1 says it
+            logger.log(ILogger.Severity.ERROR, f"CUDA initialization failure with error: {code}")
             raise TypeError("pybind11::init(): factory function returned nullptr")
 
     def create_network(self, flags=0):
@@ -191,6 +192,12 @@ class Builder:
         for number in range(1000):
             self.logger.log(ILogger.Severity.INFO, f"line {number}")
             self.logger.log(ILogger.Severity.VERBOSE, "never kept")
+        # What a build that fails says: [[severity, message], ...].
+        said = json.loads(os.environ.get("FAKE_BUILD_FAILS", "[]"))
+        for severity, message in said:
+            self.logger.log(ILogger.Severity[severity], message)
+        if said:
+            return None
         steps = int(os.environ.get("FAKE_STEPS", "3"))
         monitor = getattr(config, "progress_monitor", None)
         if monitor is not None:
