@@ -8,6 +8,7 @@ import time
 from collections import Counter
 
 import loadgen_helper.sut as module
+import loadgen_helper.wheel as wheel
 import numpy as np
 import pytest
 from loadgen_helper.batching import BatchPolicy, DeadlineBatches, Decision, EagerBatches, list_sizes
@@ -79,7 +80,7 @@ class Answers:
 @pytest.fixture
 def answers(monkeypatch):
     answers = Answers()
-    monkeypatch.setattr(module, "QuerySamplesComplete", answers)
+    monkeypatch.setattr(wheel, "QuerySamplesComplete", answers)
     return answers
 
 
@@ -89,7 +90,9 @@ def make_system(answers):
 
     def make(engines, policies=None, answers_after_error=False):
         policies = policies or [EagerBatches(BATCH_SIZE, 1) for _ in engines]
-        system = QueuedSystem(engines, IMAGES, BATCH_SIZE, None, policies, answers_after_error)
+        system = QueuedSystem(
+            engines, IMAGES, BATCH_SIZE, None, policies, answers_after_error, wheel.WheelResponses
+        )
         systems.append(system)
         system.load(range(200))
         return system
