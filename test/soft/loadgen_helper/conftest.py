@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,12 +13,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from loadgen_helper import native_build
 from loadgen_helper.run import DeviceCounts, RunOutcome
 from loadgen_helper.settings import read_settings, resolve_settings
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 MODEL = ROOT / "package" / "model-onnx-digits" / "digits.onnx"
+
+
+@pytest.fixture(scope="session")
+def native_library() -> Path:
+    """LoadGen's C++ interface, compiled once and kept in .ck."""
+    if shutil.which(native_build.COMPILER) is None:
+        pytest.skip(f"NOT RUN: needs {native_build.COMPILER}")
+    return native_build.build_once(ROOT / ".ck" / "loadgen-native")
+
+
+@pytest.fixture
+def interface(request: pytest.FixtureRequest) -> dict[str, str]:
+    """What run_marked.py needs for LoadGen's interface of the parameter, wheel or native."""
+    if request.param == "wheel":
+        return {}
+    return {"MARKED_LIBRARY": str(request.getfixturevalue("native_library"))}
 
 
 @dataclasses.dataclass(frozen=True)
