@@ -82,7 +82,7 @@ class NativeInterface:
     """By the library at `path`."""
 
     name = "native"
-    bytes_per_sample = 60
+    bytes_per_sample = 64
     most_samples_per_s = 1e7
 
     def __init__(self, path: Path) -> None:
@@ -95,7 +95,10 @@ class NativeInterface:
         except (OSError, AttributeError) as error:
             raise UserError(f"{path}: no native LoadGen that can be loaded: {error}") from None
         if shim_sha256.decode() != hash_file(SHIM):
-            raise UserError(f"{path}: was made of another version of this repository's {SHIM.name}")
+            raise UserError(
+                f"{path}: was made of another version of this repository's {SHIM.name}. Make it "
+                "again: ck install package:lib-loadgen-native"
+            )
         self.version: str = _declare(library.ck_version, ctypes.c_char_p)().decode()
         size, pointer, text = ctypes.c_size_t, ctypes.c_void_p, ctypes.c_char_p
         whole, real = ctypes.c_uint64, ctypes.c_double
@@ -166,7 +169,7 @@ def _make_callbacks(system: SystemUnderTest, is_server: bool) -> _Callbacks:
 
     def issue_one(id_: int, index: int) -> None:
         try:  # as in _guard, without its call
-            system.issue_one(id_, index)
+            system.issue([id_], [index])
         except BaseException:
             _end()
 

@@ -148,7 +148,7 @@ class SystemUnderTest:
         self._tally = runner.tallies[-1]
         self._engine = runner.engine
         self._row_by_index = runner.samples.row_by_index
-        self._responses = runner.responses
+        self._complete_one = runner.responses.complete_one
 
     def load(self, indices: Sequence[int]) -> None:
         """LoadGen's callback: load a set of samples."""
@@ -179,28 +179,22 @@ class SystemUnderTest:
 
         Lists may be kept, arrays are read during the call only.
         """
-        if len(ids) == 1:
-            self.issue_one(int(ids[0]), int(indices[0]))
-        else:
+        if len(ids) != 1:
             self._answer(ids, indices)
-
-    def issue_one(self, id_: int, index: int) -> None:
-        """LoadGen's callback: answer one sample.
-
-        In SingleStream each step is part of the latency, so this is `_answer` without its loop.
-        """
+            return
+        # SingleStream: each step is part of the latency, so this is `_answer` without its loop.
         label = 0
         try:
             if self.error is None:
-                self._engine.enqueue([self._row_by_index[index]])
+                self._engine.enqueue([self._row_by_index[indices[0]]])
                 labels = self._engine.collect()
                 if labels.shape != (1,):
-                    labels = self._runner.pick_best(labels, [index])
-                label = int(labels[0])
+                    labels = self._runner.pick_best(labels, indices)
+                label = labels.item()
                 self._tally.singles += 1
         except BaseException as error:
             self.fail(error)
-        self._responses.complete_one(id_, label)
+        self._complete_one(ids[0], label)
 
     def flush(self) -> None:
         """LoadGen's callback: no more queries for now."""
@@ -299,9 +293,6 @@ class QueuedSystem(SystemUnderTest):
         ]
         for worker in self._workers:
             worker.start()
-
-    def issue_one(self, id_: int, index: int) -> None:
-        self.issue([id_], [index])
 
     def issue(self, ids: Ids, indices: Indices) -> None:
         """As of any system. What comes in arrays comes when nothing else waits (not in Server);

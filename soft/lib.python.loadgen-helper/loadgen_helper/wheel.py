@@ -9,6 +9,7 @@ set.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,24 +32,31 @@ class WheelResponses:
     """A response object for each label in `results`."""
 
     def __init__(self, results: NDArray[np.int32]) -> None:
-        self._results = results
         address = results.ctypes.data
         self._pool = [
             QuerySampleResponse(0, address + _LABEL_BYTES * slot, _LABEL_BYTES)
             for slot in range(len(results))
         ]
-        self._first = self._pool[:1]
-        self._response = self._pool[0]
+        self.complete_one = _make_complete_one(results, self._pool)
 
     def complete(self, ids: Ids) -> None:
         count, pool = len(ids), self._pool
         deque(map(_set_id, pool, ids), maxlen=0)  # the fastest loop that Python has
         QuerySamplesComplete(pool if count == len(pool) else pool[:count])
 
-    def complete_one(self, id_: int, label: int) -> None:
-        self._results[0] = label
-        _set_id(self._response, id_)
-        QuerySamplesComplete(self._first)
+
+def _make_complete_one(
+    results: NDArray[np.int32], pool: list[QuerySampleResponse]
+) -> Callable[[int, int], None]:
+    """A function, since a method looks up what it uses each time: in SingleStream that shows."""
+    response, first, complete, set_id = pool[0], pool[:1], QuerySamplesComplete, _set_id
+
+    def complete_one(id_: int, label: int) -> None:
+        results[0] = label
+        set_id(response, id_)
+        complete(first)
+
+    return complete_one
 
 
 class WheelInterface:

@@ -124,8 +124,7 @@ def main():
     library = os.environ.get("CK_MARKED_LIBRARY")
     interface = NativeInterface(Path(library)) if library else None
     if failure == "callback":
-        sut.SystemUnderTest.issue = sut.SystemUnderTest.issue_one = fail_callback
-        sut.QueuedSystem.issue = sut.QueuedSystem.issue_one = fail_callback
+        sut.SystemUnderTest.issue = sut.QueuedSystem.issue = fail_callback
     with contextlib.ExitStack() as opened:
         for engine in engines:
             opened.enter_context(engine)

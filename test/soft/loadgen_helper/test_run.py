@@ -1,88 +1,19 @@
 """run_test under the real LoadGen: every scenario and mode, and every way to fail."""
 
-import dataclasses
-import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 from loadgen_helper.run import LOG_NAMES
 
-PROGRAM = Path(__file__).with_name("run_marked.py")
-HELPERS = Path(__file__).resolve().parents[3] / "soft"
 SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline")
 both_interfaces = pytest.mark.parametrize("interface", ["wheel", "native"], indirect=True)
 
 
-@dataclasses.dataclass
-class Run:
-    """A finished run_marked.py."""
-
-    code: int
-    report: dict
-    stderr: str
-    log_dir: Path
-    elapsed_s: float
-
-    def read_accuracy(self):
-        """(sample index, label) of every line of LoadGen's accuracy log."""
-        lines = json.loads((self.log_dir / "mlperf_log_accuracy.json").read_text())
-        return [
-            (line["qsl_idx"], int.from_bytes(bytes.fromhex(line["data"]), "little"))
-            for line in lines
-        ]
-
-    def read_detail(self, key):
-        """The value of a key of LoadGen's detail log, the last one."""
-        lines = (self.log_dir / "mlperf_log_detail.txt").read_text().splitlines()
-        records = [json.loads(line.removeprefix(":::MLLOG ")) for line in lines]
-        return [record["value"] for record in records if record["key"] == key][-1]
-
-
-def start(folder, images, failure, environ):
-    names = [name for name in os.environ if not name.startswith("CK_")]
-    packages = [str(HELPERS / f"lib.python.{name}-helper") for name in ("imagenet", "loadgen")]
-    return subprocess.Popen(
-        [sys.executable, str(PROGRAM), str(folder / "logs"), str(images), failure],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-        env={name: os.environ[name] for name in names}
-        | {"PYTHONPATH": os.pathsep.join(packages)}
-        | environ,
-    )
-
-
-def finish(process, folder, started):
-    try:
-        stdout, stderr = process.communicate(timeout=60)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        pytest.fail(f"hangs: {process.communicate()}")
-    report = json.loads(stdout) if process.returncode == 0 else {}
-    elapsed_s = time.monotonic() - started
-    return Run(process.returncode, report, stderr, folder / "logs", elapsed_s)
-
-
 @pytest.fixture
-def run(tmp_path):
-    def run(scenario, mode, images=300, failure="", **environ):
-        environ = {
-            "CK_LOADGEN_SCENARIO": scenario,
-            "CK_LOADGEN_MODE": mode,
-            **{f"CK_{name}": str(value) for name, value in environ.items()},
-        }
-        started = time.monotonic()
-        process = start(tmp_path, images, failure, environ)
-        return finish(process, tmp_path, started)
-
-    return run
+def run(run_marked):
+    return run_marked
 
 
 def list_logs(log_dir):
@@ -378,8 +309,8 @@ def test_stale_logs_go_first(run, tmp_path):
     assert list_logs(result.log_dir) == []
 
 
-def test_kill_leaves_nothing_that_looks_whole(tmp_path, run):
-    process = start(tmp_path, 300, "slow", {"CK_LOADGEN_MODE": "AccuracyOnly"})
+def test_kill_leaves_nothing_that_looks_whole(tmp_path, run, start_marked):
+    process = start_marked(tmp_path, 300, "slow", {"CK_LOADGEN_MODE": "AccuracyOnly"})
     deadline = time.monotonic() + 30
     while not list((tmp_path / "logs").glob("*/mlperf_log_detail.txt")):
         assert time.monotonic() < deadline
