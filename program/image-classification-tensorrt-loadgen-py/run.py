@@ -28,6 +28,7 @@ from loadgen_helper.accuracy import Accuracy, measure_accuracy
 from loadgen_helper.engines import make_engine
 from loadgen_helper.environment import describe_environment
 from loadgen_helper.logs import read_answers, read_result
+from loadgen_helper.native import choose_interface
 from loadgen_helper.report import describe_run, format_report
 from loadgen_helper.run import RunOutcome, remove_logs, run_test
 from loadgen_helper.settings import (
@@ -62,13 +63,17 @@ def run_job(job: Mapping[str, Any], settings: RunSettings) -> dict[str, Any]:
     settings = resolve_settings(settings, len(images.labels), engines[0].max_batch)
     model = record.describe_model(recipe, check_unchanged(kind, model_path, job["sha256"]))
     dataset = record.describe_dataset(images.manifest, settings.dataset_size)
+    library = job.get("loadgen_native")
+    interface, reason = choose_interface(library and Path(library))
     start = datetime.now(timezone.utc)
     with contextlib.ExitStack() as opened:
         for engine in engines:
             opened.enter_context(engine)
         described_engine = record.describe_engine(engines, settings.batch_size)
         print(describe_run(dataset, model, described_engine), flush=True)
-        outcome = run_test(settings, engines, images.images, LOG_DIR)
+        if reason:
+            print(f"LoadGen by its Python module, not by its C++ interface: {reason}", flush=True)
+        outcome = run_test(settings, engines, images.images, LOG_DIR, interface)
     return record.build_record(
         program=PROGRAM.name,
         outcome=outcome,

@@ -79,6 +79,7 @@ def ck_preprocess(i):
         )
     resolve_images(ck, deps["images"], recipe)
     engine_bat = resolve_engine(ck, deps, kind)
+    native = resolve_native(ck, deps["loadgen-native"])
 
     job = {
         "environment": environment,
@@ -87,6 +88,7 @@ def ck_preprocess(i):
         "sha256": sha256,
         "recipe": recipe,
         "images": ck_hooks.dep_path(deps["images"]),
+        "loadgen_native": native,
         "deps": [describe_dep(key, deps[key]) for key in sorted(deps) if deps[key].get("dict")],
     }
     with open(JOB, "w") as file:
@@ -229,6 +231,16 @@ def resolve_engine(ck, deps, kind):
         ck_resolve.resolve_library(ck, deps[key], f"lib,python-package,{name}")
         for key, name in libraries.items()
     )
+
+
+def resolve_native(ck, dep):
+    """Fill in the dep on LoadGen's C++ interface where it was installed. Its library, or None."""
+    tags = split_tags(dep["tags"])
+    entry = ck_resolve.find_registered(ck, "loadgen-native", dep, tags)
+    if entry is None:
+        return None
+    take(dep, entry, tags)
+    return ck_hooks.dep_path(dep)
 
 
 def describe_dep(key, dep):

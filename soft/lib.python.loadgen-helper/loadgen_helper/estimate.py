@@ -30,8 +30,6 @@ _SERVER_SHARE = 0.5
 _FEWEST = 2  # the first may be slow
 # A query costs this much even with an engine that does nothing.
 _LEAST_LATENCY_S = 1e-6
-# LoadGen and the system under test, in one process, deal out no more samples/s than this.
-_MOST_OFFLINE_QPS = 5e6
 
 
 def needs_estimate(settings: RunSettings) -> bool:
@@ -44,14 +42,21 @@ def needs_estimate(settings: RunSettings) -> bool:
 
 
 def set_estimate(
-    test: Any, settings: RunSettings, engines: Sequence[Engine], images: NDArray[np.uint8]
+    test: Any,
+    settings: RunSettings,
+    engines: Sequence[Engine],
+    images: NDArray[np.uint8],
+    most_samples_per_s: float,
 ) -> None:
-    """Measure the open `engines` and set what LoadGen's TestSettings `test` should expect."""
+    """Measure the open `engines` and set what LoadGen's TestSettings `test` should expect.
+
+    most_samples_per_s: `Interface.most_samples_per_s`.
+    """
     assert settings.batch_size is not None
     batch_size = settings.batch_size
     if settings.scenario == "Offline":
         rates = map_parallel(lambda engine: measure_rate(engine, images, batch_size), engines)
-        test.offline_expected_qps = min(sum(rates), _MOST_OFFLINE_QPS)
+        test.offline_expected_qps = min(sum(rates), most_samples_per_s)
         return
     samples = 1
     if settings.scenario == "MultiStream":  # each engine has its share of a query

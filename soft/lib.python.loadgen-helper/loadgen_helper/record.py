@@ -83,6 +83,7 @@ def build_record(
         "verdicts": {
             "loadgen": {
                 "version": result.version,
+                "interface": outcome.interface,
                 "valid": performance and performance.is_valid,
                 "reasons": list(performance.reasons) if performance else [],
                 "advice": advise_loadgen(result) if performance else [],

@@ -141,7 +141,8 @@ def _list_verdict_titles(verdicts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _title_loadgen(loadgen: Mapping[str, Any]) -> str:
-    return f"LoadGen {loadgen['version']}: {'VALID' if loadgen['valid'] else 'INVALID'}"
+    way = " (C++ interface)" if loadgen.get("interface") == "native" else ""
+    return f"LoadGen {loadgen['version']}{way}: {'VALID' if loadgen['valid'] else 'INVALID'}"
 
 
 def _summarise(judged: Mapping[str, Any]) -> str:

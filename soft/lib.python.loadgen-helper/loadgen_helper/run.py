@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from .interface import Interface
     from .sut import SystemUnderTest
 
 LOG_NAMES = ("mlperf_log_accuracy.json", "mlperf_log_detail.txt", "mlperf_log_summary.txt")
 _UNFINISHED = ".loadgen-unfinished-"
 _AUDIT_CONFIG = Path("audit.config")
-# LoadGen's memory for what it generates ahead, rounded up from measurements: per query (its
-# metadata and promise) and per sample (metadata, id and index lists, latency).
+# LoadGen's memory for a query that it generates ahead, its metadata and promise, rounded up from
+# measurements.
 _BYTES_PER_QUERY = 250
-_BYTES_PER_SAMPLE = 160
 _UNPACED_QPS = 1e9
 
 
@@ -67,6 +67,8 @@ class RunOutcome:
     """One for each engine, in their order."""
     conditions: dict[str, Any]
     """What else the machine did, as in the record."""
+    interface: str = "wheel"
+    """LoadGen's interface that was used, as the record has it."""
 
 
 def run_test(
@@ -74,12 +76,14 @@ def run_test(
     engines: Engine | Sequence[Engine],
     images: NDArray[np.uint8],
     log_dir: Path,
+    interface: Interface | None = None,
 ) -> RunOutcome:
     """Run the test that `settings` ask for on open `engines`; leave LoadGen's logs in `log_dir`.
 
     engines: one, or one for each device, all alike but for their speed. Several share the samples
     of a query, batch by batch as each becomes free; each has all the images.
     images: uint8 [n, side, side, 3], by sample index; a memory map is read as LoadGen asks for it.
+    interface: to LoadGen; None: its Python module.
 
     One test per process: LoadGen keeps global state. Raises UserError where the settings do not
     fit (`resolve_settings` says so before the engine is opened), several engines in SingleStream
@@ -87,6 +91,10 @@ def run_test(
     logs of an earlier test go first.
     """
     remove_logs(log_dir)
+    if interface is None:
+        from .wheel import WheelInterface
+
+        interface = WheelInterface()
     if isinstance(engines, Engine):
         engines = [engines]
     settings = resolve_settings(settings, len(images), engines[0].max_batch)
@@ -95,22 +103,30 @@ def run_test(
     loadgen_settings = build_loadgen_settings(settings)
     sizes = _list_batch_sizes(loadgen_settings, settings, len(engines))
     if needs_estimate(settings):
-        set_estimate(loadgen_settings, settings, engines, images)
+        set_estimate(loadgen_settings, settings, engines, images, interface.most_samples_per_s)
     if settings.scenario == "Server":
         _tune_server(loadgen_settings, settings)
-    _check_memory(loadgen_settings, settings)
+    _check_memory(loadgen_settings, settings, interface.bytes_per_sample)
     unfinished_dir = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=log_dir))
     try:
         with Watch(e.cuda_device for e in engines if e.cuda_device is not None) as watch:
-            system, wall_s = _run_loadgen(
-                settings, loadgen_settings, engines, sizes, images, unfinished_dir
-            )
+            system = _make_system(settings, loadgen_settings, engines, sizes, images, interface)
+            wall_s = _run_loadgen(system, settings, loadgen_settings, interface, unfinished_dir)
         _keep_logs(unfinished_dir, log_dir)
     finally:
         shutil.rmtree(unfinished_dir)
     in_force = _list_settings(loadgen_settings)
     devices = _count_devices(system, settings)
-    return RunOutcome(settings, in_force, system.top5, log_dir, wall_s, devices, watch.conditions)
+    return RunOutcome(
+        settings,
+        in_force,
+        system.top5,
+        log_dir,
+        wall_s,
+        devices,
+        watch.conditions,
+        interface.name,
+    )
 
 
 def remove_logs(log_dir: Path) -> None:
@@ -208,7 +224,7 @@ def _refuse_audit_config() -> None:
         )
 
 
-def _check_memory(test: Any, settings: RunSettings) -> None:
+def _check_memory(test: Any, settings: RunSettings, bytes_per_sample: int) -> None:
     """LoadGen generates all queries ahead; refuse what this machine cannot hold."""
     if settings.mode == "AccuracyOnly":
         return
@@ -225,7 +241,7 @@ def _check_memory(test: Any, settings: RunSettings) -> None:
             latency_ns = test.multi_stream_expected_latency_ns
             samples_per_query = test.multi_stream_samples_per_query
         queries = max(test.min_query_count, 2 * duration_s * 1e9 / latency_ns)
-    needed = queries * (_BYTES_PER_QUERY + samples_per_query * _BYTES_PER_SAMPLE)
+    needed = queries * (_BYTES_PER_QUERY + samples_per_query * bytes_per_sample)
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > memory:
         raise UserError(
@@ -236,34 +252,24 @@ def _check_memory(test: Any, settings: RunSettings) -> None:
 
 
 def _run_loadgen(
+    system: SystemUnderTest,
     settings: RunSettings,
     loadgen_settings: Any,
-    engines: Sequence[Engine],
-    sizes: Sequence[int],
-    images: NDArray[np.uint8],
+    interface: Interface,
     log_dir: Path,
-) -> tuple[SystemUnderTest, float]:
-    import mlperf_loadgen as lg
-
-    assert settings.dataset_size is not None
-    system = _make_system(settings, loadgen_settings, engines, sizes, images)
-    sut = lg.ConstructFastSUT(system.issue, system.flush)
-    qsl = lg.ConstructQSL(settings.dataset_size, settings.buffer_size, system.load, system.unload)
-    log_settings = lg.LogSettings()
-    log_settings.enable_trace = False
-    log_settings.log_output.outdir = str(log_dir.absolute())
-    log_settings.log_output.copy_summary_to_stdout = False
+) -> float:
+    """Run the test; its duration in seconds. Raises what ended it."""
+    total, loadable = settings.dataset_size, settings.buffer_size
+    assert total is not None
     started = time.perf_counter()
     _run_interruptibly(
-        lambda: lg.StartTestWithLogSettings(sut, qsl, loadgen_settings, log_settings), system
+        lambda: interface.start(system, total, loadable, loadgen_settings, log_dir), system
     )
     wall_s = time.perf_counter() - started
     system.close()
-    lg.DestroyQSL(qsl)
-    lg.DestroyFastSUT(sut)
     if system.error is not None:
         raise system.error
-    return system, wall_s
+    return wall_s
 
 
 def _make_system(
@@ -272,6 +278,7 @@ def _make_system(
     engines: Sequence[Engine],
     sizes: Sequence[int],
     images: NDArray[np.uint8],
+    interface: Interface,
 ) -> SystemUnderTest:
     import numpy as np
 
@@ -279,7 +286,7 @@ def _make_system(
 
     assert settings.batch_size is not None
     assert settings.dataset_size is not None
-    top5 = None
+    top5, respond = None, interface.make_responses
     if engines[0].gives_top5 and settings.mode in ("AccuracyOnly", "SubmissionRun"):
         top5 = np.full((settings.dataset_size, 5), -1, np.int32)
     policies: Sequence[BatchPolicy]
@@ -290,8 +297,10 @@ def _make_system(
     elif len(engines) > 1:
         policies = [EagerBatches(settings.batch_size, len(engines)) for _ in engines]
     else:
-        return SystemUnderTest(engines, images, settings.batch_size, top5, sizes)
-    return QueuedSystem(engines, images, settings.batch_size, top5, policies, not is_server, sizes)
+        return SystemUnderTest(engines, images, settings.batch_size, top5, respond, sizes)
+    return QueuedSystem(
+        engines, images, settings.batch_size, top5, policies, not is_server, respond, sizes
+    )
 
 
 def _count_devices(system: SystemUnderTest, settings: RunSettings) -> tuple[DeviceCounts, ...]:

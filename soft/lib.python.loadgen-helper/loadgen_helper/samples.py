@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
 
 from .engines.base import Engine
+from .interface import Indices
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -39,13 +41,16 @@ class SampleLibrary:
         self.row_by_index = [-1] * (max(loaded) + 1)
         for row, index in enumerate(loaded):
             self.row_by_index[index] = row
+        self._row_array = np.array(self.row_by_index, np.int64)
 
     def unload(self, indices: Sequence[int]) -> None:
         """Let go of everything: LoadGen has one set loaded at a time."""
         self._engine.unload()
 
-    def find_rows(self, indices: Sequence[int]) -> Sequence[int]:
-        """The engine's rows of loaded samples."""
+    def find_rows(self, indices: Indices) -> Sequence[int]:
+        """The engine's rows of loaded samples. For an array it is one, int64 [n]."""
+        if isinstance(indices, np.ndarray):
+            return cast("Sequence[int]", self._row_array.take(indices))
         if len(indices) == 1:
             return [self.row_by_index[indices[0]]]
         # The fastest way to look up many that Python has; of one it would give a bare number.

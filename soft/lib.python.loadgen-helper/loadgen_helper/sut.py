@@ -1,9 +1,7 @@
 """The system under test: LoadGen's queries, cut into batches for engines, and their answers.
 
-LoadGen wants for each sample a response with the sample's id and where its result lies; it copies
-the result before `QuerySamplesComplete` returns. One pool of responses that point into one result
-buffer therefore serves all batches of an engine, and nothing is made per sample: only the ids are
-set.
+The same for both interfaces of LoadGen. Ids and indices are lists, or numpy arrays that lie in
+LoadGen's own memory: slices are slices of either.
 """
 
 from __future__ import annotations
@@ -12,23 +10,23 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from mlperf_loadgen import QuerySampleResponse, QuerySamplesComplete
 
 from .batching import BatchPolicy
 from .engines.base import Engine, EngineError
+from .interface import Ids, Indices, Responses
 from .parallel import map_parallel
 from .samples import SampleLibrary
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_set_id = QuerySampleResponse.id.fset
-_set_id = getattr(_set_id, "__func__", _set_id)  # without pybind's wrapper: 6% faster
-_LABEL_BYTES = 4
+    MakeResponses = Callable[[NDArray[np.int32]], Responses]
+
+_MOST_AT_ONCE = 1024
 
 
 class Tally:
@@ -49,6 +47,7 @@ class Runner:
     Used by one thread at a time.
 
     top5: int32 [dataset size, 5], filled in by sample index, or None.
+    make_responses: `Interface.make_responses`.
     """
 
     def __init__(
@@ -57,16 +56,16 @@ class Runner:
         images: NDArray[np.uint8],
         batch_size: int,
         top5: NDArray[np.int32] | None,
+        make_responses: MakeResponses,
     ) -> None:
         self.engine = engine
         self.samples = SampleLibrary(images, engine)
         self.top5 = top5
-        self.in_flight: deque[tuple[list[int], list[int]]] = deque()
+        self.in_flight: deque[tuple[Ids, Indices]] = deque()
         self.results = np.zeros(batch_size, np.int32)
         self.tallies = [Tally()]
         """One for each set of samples that was loaded, the last one's last."""
-        self._batch_size = batch_size
-        self.pool = make_pool(self.results)
+        self.responses = make_responses(self.results)
 
     def load(self, indices: Sequence[int]) -> None:
         """Load a set of samples and count from 0 again."""
@@ -74,7 +73,7 @@ class Runner:
         if self.tallies[-1].singles or self.tallies[-1].batches:
             self.tallies.append(Tally())
 
-    def start(self, ids: list[int], indices: list[int]) -> None:
+    def start(self, ids: Ids, indices: Indices) -> None:
         """Hand a batch to the engine. It counts as in flight also where this raises."""
         self.in_flight.append((ids, indices))
         self.engine.enqueue(self.samples.find_rows(indices))
@@ -91,10 +90,9 @@ class Runner:
         tally = self.tallies[-1]
         tally.batches += 1
         tally.samples += count
-        deque(map(_set_id, self.pool, ids), maxlen=0)  # the fastest loop that Python has
-        QuerySamplesComplete(self.pool if count == self._batch_size else self.pool[:count])
+        self.responses.complete(ids)
 
-    def pick_best(self, labels: NDArray[np.int32], indices: list[int]) -> NDArray[np.int32]:
+    def pick_best(self, labels: NDArray[np.int32], indices: Indices) -> NDArray[np.int32]:
         """The best labels [n] of [n, 5], which are kept where they are asked for."""
         if labels.shape != (len(indices), 5):
             raise EngineError(
@@ -122,6 +120,7 @@ class SystemUnderTest:
     LoadGen run out fast. Whoever started the test raises `error` afterwards and drops the logs.
 
     top5: int32 [dataset size, 5], filled in by sample index until no -1 is left, or None.
+    make_responses: `Interface.make_responses`.
     """
 
     def __init__(
@@ -129,7 +128,8 @@ class SystemUnderTest:
         engines: Sequence[Engine],
         images: NDArray[np.uint8],
         batch_size: int,
-        top5: NDArray[np.int32] | None = None,
+        top5: NDArray[np.int32] | None,
+        make_responses: MakeResponses,
         sizes: Sequence[int] = (),
     ) -> None:
         """sizes: of the batches that will come, where an engine should be prepared for them."""
@@ -137,17 +137,18 @@ class SystemUnderTest:
         self.top5 = top5
         self._sizes = sizes or [batch_size]
         self._is_ready = False
-        self.runners = [Runner(engine, images, batch_size, top5) for engine in engines]
+        self.runners = [
+            Runner(engine, images, batch_size, top5, make_responses) for engine in engines
+        ]
         self._batch_size = batch_size
+        self._make_responses = make_responses
         # What SingleStream needs, without a step on the way. Not the bound methods: Python calls a
         # method of an object faster than one that was kept.
         self._runner = runner = self.runners[0]
         self._tally = runner.tallies[-1]
         self._engine = runner.engine
         self._row_by_index = runner.samples.row_by_index
-        self._results = runner.results
-        self._first = runner.pool[:1]
-        self._response = runner.pool[0]
+        self._complete_one = runner.responses.complete_one
 
     def load(self, indices: Sequence[int]) -> None:
         """LoadGen's callback: load a set of samples."""
@@ -173,24 +174,27 @@ class SystemUnderTest:
         except BaseException as error:
             self.fail(error)
 
-    def issue(self, ids: list[int], indices: list[int]) -> None:
-        """LoadGen's callback: answer the samples `indices`, each under its response id."""
+    def issue(self, ids: Ids, indices: Indices) -> None:
+        """LoadGen's callback: answer the samples `indices`, each under its response id.
+
+        Lists may be kept, arrays are read during the call only.
+        """
         if len(ids) != 1:
             self._answer(ids, indices)
             return
         # SingleStream: each step is part of the latency, so this is `_answer` without its loop.
+        label = 0
         try:
             if self.error is None:
                 self._engine.enqueue([self._row_by_index[indices[0]]])
                 labels = self._engine.collect()
                 if labels.shape != (1,):
                     labels = self._runner.pick_best(labels, indices)
-                self._results[0] = labels[0]
+                label = labels.item()
                 self._tally.singles += 1
         except BaseException as error:
             self.fail(error)
-        _set_id(self._response, ids[0])
-        QuerySamplesComplete(self._first)
+        self._complete_one(ids[0], label)
 
     def flush(self) -> None:
         """LoadGen's callback: no more queries for now."""
@@ -207,7 +211,7 @@ class SystemUnderTest:
         """Prepare the engine in the thread that will use it: LoadGen's, which loads and issues."""
         self._engine.prepare(self._sizes)
 
-    def _answer(self, ids: list[int], indices: list[int]) -> None:
+    def _answer(self, ids: Ids, indices: Indices) -> None:
         """Hand the samples to the engine batch by batch, as many at a time as it takes.
 
         May empty the lists, which LoadGen makes anew for each call: an Offline query's hold tens of
@@ -224,8 +228,10 @@ class SystemUnderTest:
                 begin = end
                 engine.enqueue(runner.samples.find_rows(batch))
                 if begin > give_back_at:
-                    del ids[:begin], indices[:begin]
-                    begin, give_back_at = 0, math.inf
+                    if isinstance(ids, list):
+                        del ids[:begin], indices[:begin]
+                        begin = 0
+                    give_back_at = math.inf
                 if len(in_flight) == engine.depth:
                     runner.complete_oldest()
             while in_flight and self.error is None:
@@ -233,7 +239,17 @@ class SystemUnderTest:
         except BaseException as error:
             self.fail(error)
         if self.error is not None:
-            answer_nothing(runner.abandon() + ids[begin:])
+            self._answer_nothing(runner.abandon())
+            self._answer_nothing(ids[begin:])
+
+    def _answer_nothing(self, ids: Ids) -> None:
+        """Report samples without an engine, after an error: with label 0."""
+        if not len(ids):
+            return
+        size = min(len(ids), _MOST_AT_ONCE)
+        responses = self._make_responses(np.zeros(size, np.int32))
+        for begin in range(0, len(ids), size):
+            responses.complete(ids[begin : begin + size])
 
 
 class QueuedSystem(SystemUnderTest):
@@ -254,9 +270,10 @@ class QueuedSystem(SystemUnderTest):
         top5: NDArray[np.int32] | None,
         policies: Sequence[BatchPolicy],
         answers_after_error: bool,
+        make_responses: MakeResponses,
         sizes: Sequence[int] = (),
     ) -> None:
-        super().__init__(engines, images, batch_size, top5, sizes)
+        super().__init__(engines, images, batch_size, top5, make_responses, sizes)
         self._policies = policies
         self._answers_after_error = answers_after_error
         self._queue = _Queue()
@@ -266,7 +283,7 @@ class QueuedSystem(SystemUnderTest):
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)  # for who sleeps
         self._filled = threading.Condition(self._lock)  # for who holds a batch back
-        self._drained = threading.Condition(self._lock)  # for the flush
+        self._drained = threading.Condition(self._lock)  # for the flush, and a query in arrays
         self._prepared = threading.Condition(self._lock)  # for the first load
         # They complete samples, so LoadGen keeps their logs: they must live until StartTest
         # returns.
@@ -277,24 +294,28 @@ class QueuedSystem(SystemUnderTest):
         for worker in self._workers:
             worker.start()
 
-    def issue(self, ids: list[int], indices: list[int]) -> None:
+    def issue(self, ids: Ids, indices: Indices) -> None:
+        """As of any system. What comes in arrays comes when nothing else waits (not in Server);
+        the call then returns when all of it was taken."""
         with self._lock:
             for policy in self._policies:
                 policy.arrived(len(ids))
             self._queue.add(ids, indices, time.monotonic())
             if self.error is not None and self._answers_after_error:
-                answer_nothing(self._queue.take_all())
+                self._answer_nothing(self._queue.take_all())
                 return
             if self._asleep:
                 self._arrived.notify()  # who takes of it wakes the next where more is left
             if self._queue.count >= self._batch_size:
                 self._filled.notify()
+            if not isinstance(ids, list):
+                self._drained.wait_for(lambda: not self._queue.count)
 
     def flush(self) -> None:
         with self._lock:
             self._drained.wait_for(self._is_drained)
             if self.error is not None:
-                answer_nothing(self._queue.take_all())
+                self._answer_nothing(self._queue.take_all())
 
     def fail(self, error: BaseException) -> None:
         with self._lock:
@@ -331,7 +352,7 @@ class QueuedSystem(SystemUnderTest):
                 if batch is None:
                     return
                 ids, indices = batch
-                if ids:
+                if len(ids):
                     runner.start(ids, indices)
                     policy.started(time.monotonic(), len(ids))
                 else:
@@ -340,9 +361,7 @@ class QueuedSystem(SystemUnderTest):
             except BaseException as error:
                 self.fail(error)
 
-    def _wait_for_work(
-        self, runner: Runner, policy: BatchPolicy
-    ) -> tuple[list[int], list[int]] | None:
+    def _wait_for_work(self, runner: Runner, policy: BatchPolicy) -> tuple[Ids, Indices] | None:
         """Ids and indices of the batch to start; empty: complete the oldest; None: the end."""
         while not self._is_closing:
             if self.error is not None:
@@ -352,7 +371,9 @@ class QueuedSystem(SystemUnderTest):
                 count, wait_s = policy.decide(now, queue.count, queue.oldest)
                 if count:
                     batch = queue.take(count)
-                    if queue.count and self._asleep:
+                    if not queue.count:
+                        self._drained.notify_all()
+                    elif self._asleep:
                         self._arrived.notify()
                     return batch
                 if wait_s > 0:
@@ -371,7 +392,9 @@ class QueuedSystem(SystemUnderTest):
         """After an error: answer what is open, or keep it for the flush."""
         ids = runner.abandon()
         if self._answers_after_error:
-            answer_nothing(ids + self._queue.take_all())
+            self._answer_nothing(ids)
+            self._answer_nothing(self._queue.take_all())
+            self._drained.notify_all()
         else:
             self._queue.add(ids, [0] * len(ids), time.monotonic())
 
@@ -388,10 +411,10 @@ class _Queue:
     """Samples in the order of their arrival."""
 
     def __init__(self) -> None:
-        self._ids: list[int] = []
-        self._indices: list[int] = []
+        self._ids: Ids = []
+        self._indices: Indices = []
         self._begin = 0
-        """What lies before is taken. Where it is much, it is given back: see `_answer`."""
+        """What lies before is taken. Where it is much, lists give it back: see `_answer`."""
         self._arrivals: deque[list[float]] = deque()  # time, samples
         self.count = 0
         """Samples that wait."""
@@ -401,25 +424,30 @@ class _Queue:
         """When the oldest that waits arrived, in seconds; 0 where none waits."""
         return self._arrivals[0][0] if self._arrivals else 0.0
 
-    def add(self, ids: list[int], indices: list[int], now: float) -> None:
-        """Put samples at the end. Keeps the lists where none waits."""
-        if not ids:
+    def add(self, ids: Ids, indices: Indices, now: float) -> None:
+        """Put samples at the end. Keeps the lists, or arrays, where none waits; where some do, all
+        must be lists."""
+        if not len(ids):
             return
         if self.count:
-            self._ids += ids
-            self._indices += indices
+            assert isinstance(self._ids, list)
+            assert isinstance(self._indices, list)
+            self._ids.extend(ids)
+            self._indices.extend(indices)
         else:
             self._ids, self._indices, self._begin = ids, indices, 0
         self._arrivals.append([now, len(ids)])
         self.count += len(ids)
 
-    def take(self, count: int) -> tuple[list[int], list[int]]:
-        """Ids and indices of the `count` oldest, which no longer wait."""
+    def take(self, count: int) -> tuple[Ids, Indices]:
+        """Ids and indices of the `count` oldest, which no longer wait: copies."""
         begin, end = self._begin, self._begin + count
-        batch = self._ids[begin:end], self._indices[begin:end]
+        ids, indices = self._ids[begin:end], self._indices[begin:end]
         self._begin = end
         self.count -= count
-        if end * 8 > len(self._ids):
+        if not isinstance(ids, list):
+            ids, indices = ids.copy(), indices.copy()
+        elif end * 8 > len(self._ids):
             del self._ids[:end], self._indices[:end]
             self._begin = 0
         while count:
@@ -429,29 +457,8 @@ class _Queue:
             count -= taken
             if not arrival[1]:
                 self._arrivals.popleft()
-        return batch
+        return ids, indices
 
-    def take_all(self) -> list[int]:
+    def take_all(self) -> Ids:
         """The ids of all that wait."""
         return self.take(self.count)[0]
-
-
-def make_pool(results: NDArray[np.int32]) -> list[QuerySampleResponse]:
-    """A response for each label in `results`, which must outlive it. The ids are to be set."""
-    address = results.ctypes.data
-    return [
-        QuerySampleResponse(0, address + _LABEL_BYTES * slot, _LABEL_BYTES)
-        for slot in range(len(results))
-    ]
-
-
-def answer_nothing(ids: list[int]) -> None:
-    """Report samples without an engine, after an error: with label 0."""
-    if not ids:
-        return
-    results = np.zeros(min(len(ids), 1024), np.int32)
-    pool = make_pool(results)
-    for begin in range(0, len(ids), len(pool)):
-        part = ids[begin : begin + len(pool)]
-        deque(map(_set_id, pool, part), maxlen=0)
-        QuerySamplesComplete(pool[: len(part)])

@@ -92,7 +92,8 @@ def judge(plan: Mapping[str, Any], found: Sequence[Found], gpus: Sequence[Gpu]) 
     capabilities = _choose_capabilities(plan.get("compute_capabilities"), gpus)
     if model.is_file():
         mib = plan.get("workspace_mib")
-        numbers = ("opt_batch", "builder_level", "aux_streams", "tiling_level")
+        names = ("opt_batch", "builder_level", "aux_streams", "tiling_level")
+        numbers: dict[str, Any] = {name: int(plan[name]) for name in names if plan.get(name)}
         request = BuildRequest(
             model,
             path,
@@ -102,7 +103,7 @@ def judge(plan: Mapping[str, Any], found: Sequence[Found], gpus: Sequence[Gpu]) 
             flavour=module,
             compute_capabilities=capabilities,
             workspace_bytes=int(mib) << 20 if mib else None,
-            **{name: int(plan[name]) for name in numbers if plan.get(name)},
+            **numbers,
         )
         known = None if is_whole else plan.get("onnx_sha256")
         faults = look_up(request, flavour, lambda: list(gpus), known).faults

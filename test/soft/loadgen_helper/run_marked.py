@@ -4,6 +4,8 @@ python run_marked.py LOG_DIR IMAGES [FAILURE]: settings from the environment. Ea
 index in its pixels and the engine answers with that, so that every answer can be checked.
 CK_MARKED_DEPTH: batches in flight; CK_MARKED_FILE_LIMIT: bytes that a file may have;
 CK_MARKED_PAUSES_MS=1,3: two engines that take so long for a batch, of which the last one fails.
+CK_MARKED_LIBRARY: LoadGen's C++ interface by this library. FAILURE `callback`: what LoadGen calls
+lets an exception through.
 Prints the outcome as JSON. LoadGen takes one test per process, hence a program of its own.
 """
 
@@ -20,7 +22,9 @@ from pathlib import Path
 
 import numpy as np
 from imagenet_helper.errors import run_main
+from loadgen_helper import sut
 from loadgen_helper.engines import Engine, EngineError
+from loadgen_helper.native import NativeInterface
 from loadgen_helper.run import run_test
 from loadgen_helper.settings import read_settings, resolve_settings
 
@@ -102,6 +106,10 @@ class MarkedEngine(Engine):
             raise ZeroDivisionError(f"{place} has a defect")
 
 
+def fail_callback(*_):
+    raise ZeroDivisionError("a callback has a defect")
+
+
 def main():
     log_dir, count, failure = Path(sys.argv[1]), int(sys.argv[2]), (sys.argv[3:] or [""])[0]
     if limit := os.environ.get("CK_MARKED_FILE_LIMIT"):
@@ -113,10 +121,14 @@ def main():
     engines = [MarkedEngine("", depth, pause_s) for pause_s in pauses[:-1]]
     engines.append(MarkedEngine(failure, depth, pauses[-1]))
     settings = resolve_settings(read_settings(os.environ), count, MarkedEngine.max_batch)
+    library = os.environ.get("CK_MARKED_LIBRARY")
+    interface = NativeInterface(Path(library)) if library else None
+    if failure == "callback":
+        sut.SystemUnderTest.issue = sut.QueuedSystem.issue = fail_callback
     with contextlib.ExitStack() as opened:
         for engine in engines:
             opened.enter_context(engine)
-        outcome = run_test(settings, engines, images, log_dir)
+        outcome = run_test(settings, engines, images, log_dir, interface)
     report = {
         "settings": dataclasses.asdict(outcome.settings),
         "loadgen_settings": outcome.loadgen_settings,
@@ -126,6 +138,7 @@ def main():
         "prepared": engines[0].prepared,
         "devices": [dataclasses.asdict(device) for device in outcome.devices],
         "wall_s": outcome.wall_s,
+        "interface": outcome.interface,
     }
     print(json.dumps(report, default=str))
 

@@ -128,6 +128,7 @@ def test_each_way_brings_the_right_samples(gpu: Gpu, side: int, count: int) -> N
         places = samples.place(int(target), 64)
         for chosen, way in [
             (rows, samples.copy_batch),
+            (np.array(rows), samples.copy_batch),
             (range(64 - count, 64), samples.copy_batch),
             (rows, samples.copy_each),
             (rows, samples.copy_batched),

@@ -1,98 +1,32 @@
 """run_test under the real LoadGen: every scenario and mode, and every way to fail."""
 
-import dataclasses
-import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 from loadgen_helper.run import LOG_NAMES
 
-PROGRAM = Path(__file__).with_name("run_marked.py")
-HELPERS = Path(__file__).resolve().parents[3] / "soft"
 SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline")
-
-
-@dataclasses.dataclass
-class Run:
-    """A finished run_marked.py."""
-
-    code: int
-    report: dict
-    stderr: str
-    log_dir: Path
-    elapsed_s: float
-
-    def read_accuracy(self):
-        """(sample index, label) of every line of LoadGen's accuracy log."""
-        lines = json.loads((self.log_dir / "mlperf_log_accuracy.json").read_text())
-        return [
-            (line["qsl_idx"], int.from_bytes(bytes.fromhex(line["data"]), "little"))
-            for line in lines
-        ]
-
-    def read_detail(self, key):
-        """The value of a key of LoadGen's detail log, the last one."""
-        lines = (self.log_dir / "mlperf_log_detail.txt").read_text().splitlines()
-        records = [json.loads(line.removeprefix(":::MLLOG ")) for line in lines]
-        return [record["value"] for record in records if record["key"] == key][-1]
-
-
-def start(folder, images, failure, environ):
-    names = [name for name in os.environ if not name.startswith("CK_")]
-    packages = [str(HELPERS / f"lib.python.{name}-helper") for name in ("imagenet", "loadgen")]
-    return subprocess.Popen(
-        [sys.executable, str(PROGRAM), str(folder / "logs"), str(images), failure],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-        env={name: os.environ[name] for name in names}
-        | {"PYTHONPATH": os.pathsep.join(packages)}
-        | environ,
-    )
-
-
-def finish(process, folder, started):
-    try:
-        stdout, stderr = process.communicate(timeout=60)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        pytest.fail(f"hangs: {process.communicate()}")
-    report = json.loads(stdout) if process.returncode == 0 else {}
-    elapsed_s = time.monotonic() - started
-    return Run(process.returncode, report, stderr, folder / "logs", elapsed_s)
+both_interfaces = pytest.mark.parametrize("interface", ["wheel", "native"], indirect=True)
 
 
 @pytest.fixture
-def run(tmp_path):
-    def run(scenario, mode, images=300, failure="", **environ):
-        environ = {
-            "CK_LOADGEN_SCENARIO": scenario,
-            "CK_LOADGEN_MODE": mode,
-            **{f"CK_{name}": str(value) for name, value in environ.items()},
-        }
-        started = time.monotonic()
-        process = start(tmp_path, images, failure, environ)
-        return finish(process, tmp_path, started)
-
-    return run
+def run(run_marked):
+    return run_marked
 
 
 def list_logs(log_dir):
     return sorted(path.name for path in log_dir.iterdir()) if log_dir.is_dir() else []
 
 
+@both_interfaces
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize("buffer_size", [1024, 70])
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_accuracy_sees_every_sample_once(run, scenario, buffer_size, depth):
-    result = run(scenario, "AccuracyOnly", LOADGEN_BUFFER_SIZE=buffer_size, MARKED_DEPTH=depth)
+def test_accuracy_sees_every_sample_once(run, scenario, buffer_size, depth, interface):
+    result = run(scenario, "AccuracyOnly", LOADGEN_BUFFER_SIZE=buffer_size, MARKED_DEPTH=depth,
+                 **interface)  # fmt: skip
     assert result.code == 0, result.stderr
     predictions = result.read_accuracy()
     assert all(index == label for index, label in predictions)
@@ -107,9 +41,10 @@ def test_accuracy_sees_every_sample_once(run, scenario, buffer_size, depth):
     assert list_logs(result.log_dir) == list(LOG_NAMES)
 
 
+@both_interfaces
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_performance_count_is_exact(run, scenario):
-    more = {"LOADGEN_TARGET_QPS": 2000} if scenario == "Server" else {}
+def test_performance_count_is_exact(run, scenario, interface):
+    more = interface | ({"LOADGEN_TARGET_QPS": 2000} if scenario == "Server" else {})
     result = run(scenario, "PerformanceOnly", LOADGEN_COUNT_OVERRIDE=777, BATCH_SIZE=10, **more)
     assert result.code == 0, result.stderr
     assert result.report["top5"] is None
@@ -126,11 +61,12 @@ def test_performance_count_is_exact(run, scenario):
 TWO = {"MARKED_PAUSES_MS": "1,3"}
 
 
+@both_interfaces
 @pytest.mark.parametrize("depth", [1, 2])
 @pytest.mark.parametrize("scenario", ["MultiStream", "Server", "Offline"])
-def test_two_devices_see_every_sample_once(run, scenario, depth):
+def test_two_devices_see_every_sample_once(run, scenario, depth, interface):
     result = run(scenario, "AccuracyOnly", BATCH_SIZE=4, LOADGEN_BUFFER_SIZE=130,
-                 MARKED_DEPTH=depth, **TWO)  # fmt: skip
+                 MARKED_DEPTH=depth, **TWO, **interface)  # fmt: skip
     assert result.code == 0, result.stderr
     predictions = result.read_accuracy()
     assert all(index == label for index, label in predictions)
@@ -142,10 +78,11 @@ def test_two_devices_see_every_sample_once(run, scenario, depth):
     assert all(device["batches"] for device in result.report["devices"])
 
 
+@both_interfaces
 @pytest.mark.parametrize("depth", [1, 2])
-def test_a_faster_device_gets_more(run, depth):
+def test_a_faster_device_gets_more(run, depth, interface):
     result = run("Offline", "SubmissionRun", images=64, BATCH_SIZE=8, LOADGEN_TARGET_QPS=1,
-                 LOADGEN_COUNT_OVERRIDE=3200, MARKED_DEPTH=depth, **TWO)  # fmt: skip
+                 LOADGEN_COUNT_OVERRIDE=3200, MARKED_DEPTH=depth, **TWO, **interface)  # fmt: skip
     assert result.code == 0, result.stderr
     fast, slow = result.report["devices"]
     assert (fast["device"], slow["device"]) == ("marked, 1 ms", "marked, 3 ms")
@@ -190,7 +127,8 @@ def test_singlestream_takes_one_device(run):
     assert list_logs(result.log_dir) == []
 
 
-def test_overloaded_server_ends_early(run):
+@both_interfaces
+def test_overloaded_server_ends_early(run, interface):
     # The engine takes 6,400 samples per second at most.
     result = run(
         "Server",
@@ -199,6 +137,7 @@ def test_overloaded_server_ends_early(run):
         LOADGEN_TARGET_QPS=12800,
         LOADGEN_DURATION=50,
         BATCH_SIZE=64,
+        **interface,
     )
     assert result.code == 0, result.stderr
     assert result.read_detail("result_validity") == "INVALID"
@@ -207,13 +146,15 @@ def test_overloaded_server_ends_early(run):
     assert result.elapsed_s < 30
 
 
-def test_submission_run_is_both(run):
+@both_interfaces
+def test_submission_run_is_both(run, interface):
     result = run(
         "Offline",
         "SubmissionRun",
         LOADGEN_COUNT_OVERRIDE=5000,
         LOADGEN_BUFFER_SIZE=100,
         LOADGEN_TARGET_QPS=1,
+        **interface,
     )
     assert result.code == 0, result.stderr
     assert sorted(result.read_accuracy()) == [(index, index) for index in range(300)]
@@ -222,7 +163,8 @@ def test_submission_run_is_both(run):
     assert len(result.report["top5"]) == 300
 
 
-def test_find_peak_performance(run):
+@both_interfaces
+def test_find_peak_performance(run, interface):
     # 10 ms for a batch of 4: no more than 400 queries per second.
     result = run(
         "Server",
@@ -232,6 +174,7 @@ def test_find_peak_performance(run):
         LOADGEN_TARGET_LATENCY=60,
         LOADGEN_COUNT_OVERRIDE=40,
         BATCH_SIZE=4,
+        **interface,
     )
     assert result.code == 0, result.stderr
     detail = (result.log_dir / "mlperf_log_detail.txt").read_text()
@@ -240,7 +183,8 @@ def test_find_peak_performance(run):
     assert float(peak[1]) > 40
 
 
-def test_variables_go_before_user_conf_before_mlperf_conf(run, tmp_path):
+@both_interfaces
+def test_variables_go_before_user_conf_before_mlperf_conf(run, tmp_path, interface):
     conf = tmp_path / "user.conf"
     conf.write_text(
         "*.MultiStream.min_duration = 300\n"
@@ -254,6 +198,7 @@ def test_variables_go_before_user_conf_before_mlperf_conf(run, tmp_path):
         LOADGEN_CONF_FILE=conf,
         LOADGEN_TARGET_LATENCY=2.5,
         LOADGEN_DURATION=0.2,
+        **interface,
     )
     assert result.code == 0, result.stderr
     in_force = result.report["loadgen_settings"]
@@ -280,7 +225,11 @@ def test_server_settings(run):
     assert in_force["server_max_async_queries"] == 100
 
 
-@pytest.mark.parametrize("mode", ["AccuracyOnly", "PerformanceOnly"])
+@pytest.mark.parametrize(
+    ("interface", "mode"),
+    [("wheel", "AccuracyOnly"), ("wheel", "PerformanceOnly"), ("native", "PerformanceOnly")],
+    indirect=["interface"],
+)
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize(
     ("failure", "code", "message"),
@@ -294,7 +243,9 @@ def test_server_settings(run):
         ("interrupt", 130, "interrupted\n"),
     ],
 )
-def test_failure_ends_soon_and_leaves_nothing(run, scenario, mode, failure, code, message):
+def test_failure_ends_soon_and_leaves_nothing(
+    run, scenario, mode, failure, code, message, interface
+):
     # Without a failure the performance runs take LoadGen's 10 minutes.
     more = {
         "SingleStream": {"LOADGEN_TARGET_LATENCY": 10},
@@ -303,7 +254,7 @@ def test_failure_ends_soon_and_leaves_nothing(run, scenario, mode, failure, code
         # Of the duration, up to a fiftieth goes by.
         "Server": {"LOADGEN_TARGET_QPS": 2000, "LOADGEN_DURATION": 40},
     }[scenario]
-    more["MARKED_DEPTH"] = 2
+    more |= {"MARKED_DEPTH": 2} | interface
     result = run(scenario, mode, failure=failure, **more)
     assert result.code == code, result.stderr
     assert result.stderr.endswith(message)
@@ -312,6 +263,7 @@ def test_failure_ends_soon_and_leaves_nothing(run, scenario, mode, failure, code
     assert result.elapsed_s < 20
 
 
+@both_interfaces
 @pytest.mark.parametrize("scenario", ["MultiStream", "Server", "Offline"])
 @pytest.mark.parametrize(
     ("mode", "failure", "code", "message"),
@@ -324,13 +276,13 @@ def test_failure_ends_soon_and_leaves_nothing(run, scenario, mode, failure, code
         ("PerformanceOnly", "interrupt", 130, "interrupted\n"),
     ],
 )
-def test_failure_of_one_of_two_devices(run, scenario, mode, failure, code, message):
+def test_failure_of_one_of_two_devices(run, scenario, mode, failure, code, message, interface):
     more = {
         "MultiStream": {"LOADGEN_TARGET_LATENCY": 100},
         "Offline": {"LOADGEN_TARGET_QPS": 1},
         "Server": {"LOADGEN_TARGET_QPS": 2000, "LOADGEN_DURATION": 20},
     }[scenario]
-    more |= {"MARKED_DEPTH": 2, "BATCH_SIZE": 4, "MARKED_PAUSES_MS": "1,1"}
+    more |= {"MARKED_DEPTH": 2, "BATCH_SIZE": 4, "MARKED_PAUSES_MS": "1,1"} | interface
     result = run(scenario, mode, failure=failure, **more)
     assert result.code == code, result.stderr
     assert result.stderr.endswith(message)
@@ -339,8 +291,9 @@ def test_failure_of_one_of_two_devices(run, scenario, mode, failure, code, messa
     assert result.elapsed_s < 10
 
 
-def test_failure_after_the_last_answer(run):
-    result = run("SingleStream", "AccuracyOnly", failure="unload")
+@both_interfaces
+def test_failure_after_the_last_answer(run, interface):
+    result = run("SingleStream", "AccuracyOnly", failure="unload", **interface)
     assert result.code == 2
     assert result.stderr == "error: unload failed\n"
     assert list_logs(result.log_dir) == []
@@ -356,8 +309,8 @@ def test_stale_logs_go_first(run, tmp_path):
     assert list_logs(result.log_dir) == []
 
 
-def test_kill_leaves_nothing_that_looks_whole(tmp_path, run):
-    process = start(tmp_path, 300, "slow", {"CK_LOADGEN_MODE": "AccuracyOnly"})
+def test_kill_leaves_nothing_that_looks_whole(tmp_path, run, start_marked):
+    process = start_marked(tmp_path, 300, "slow", {"CK_LOADGEN_MODE": "AccuracyOnly"})
     deadline = time.monotonic() + 30
     while not list((tmp_path / "logs").glob("*/mlperf_log_detail.txt")):
         assert time.monotonic() < deadline

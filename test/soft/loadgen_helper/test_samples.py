@@ -38,6 +38,9 @@ def test_rows_hold_their_samples(images, indices):
     assert len(engine.images) == len(set(indices))
     rows = library.find_rows(indices)
     assert engine.images[list(rows), 0, 0, 0].tolist() == indices
+    every_other = np.repeat(np.array(indices, np.int64), 2)[::2]  # as in LoadGen's memory
+    assert np.array_equal(library.find_rows(every_other), rows)
+    assert np.array_equal(library.find_rows(every_other[:1]), rows[:1])
     library.unload(indices)
     assert engine.images is None
 

@@ -8,11 +8,13 @@ import time
 from collections import Counter
 
 import loadgen_helper.sut as module
+import loadgen_helper.wheel as wheel
 import numpy as np
 import pytest
 from loadgen_helper.batching import BatchPolicy, DeadlineBatches, Decision, EagerBatches, list_sizes
 from loadgen_helper.engines import Engine, EngineError
-from loadgen_helper.sut import QueuedSystem
+from loadgen_helper.native import SAMPLE
+from loadgen_helper.sut import QueuedSystem, SystemUnderTest
 
 IMAGES = np.arange(200, dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)
 BATCH_SIZE = 8
@@ -79,7 +81,7 @@ class Answers:
 @pytest.fixture
 def answers(monkeypatch):
     answers = Answers()
-    monkeypatch.setattr(module, "QuerySamplesComplete", answers)
+    monkeypatch.setattr(wheel, "QuerySamplesComplete", answers)
     return answers
 
 
@@ -89,7 +91,9 @@ def make_system(answers):
 
     def make(engines, policies=None, answers_after_error=False):
         policies = policies or [EagerBatches(BATCH_SIZE, 1) for _ in engines]
-        system = QueuedSystem(engines, IMAGES, BATCH_SIZE, None, policies, answers_after_error)
+        system = QueuedSystem(
+            engines, IMAGES, BATCH_SIZE, None, policies, answers_after_error, wheel.WheelResponses
+        )
         systems.append(system)
         system.load(range(200))
         return system
@@ -132,6 +136,64 @@ def test_each_sample_is_answered_once(make_system, answers, kind):
     tallies = [runner.tallies[-1] for runner in system.runners]
     assert sum(tally.samples for tally in tallies) == len(wanted)
     assert all(tally.samples >= tally.batches > 10 for tally in tallies)
+
+
+def issue_arrays(system, ids, indices):
+    """As the native interface does: in memory that holds something else after the call."""
+    samples = np.zeros(len(ids), SAMPLE)
+    samples["id"], samples["index"] = ids, indices
+    system.issue(samples["id"], samples["index"])
+    samples.fill(0)
+
+
+@pytest.mark.parametrize("devices", [1, 3])
+def test_arrays_are_read_during_the_call_only(answers, devices):
+    engines = [ThreeTimes(depth, lambda: time.sleep(2e-4)) for depth in range(devices, 0, -1)]
+    if devices == 1:
+        system = SystemUnderTest(engines, IMAGES, BATCH_SIZE, None, wheel.WheelResponses)
+    else:
+        policies = [EagerBatches(BATCH_SIZE, devices) for _ in engines]
+        system = QueuedSystem(
+            engines, IMAGES, BATCH_SIZE, None, policies, True, wheel.WheelResponses
+        )
+    system.load(range(200))
+    wanted = {}
+    for count in (1, 2, 17, 400, 8):
+        ids = list(range(len(wanted), len(wanted) + count))
+        wanted |= {id_: 3 * (id_ % 200) + 1 for id_ in ids}
+        issue_arrays(system, ids, [id_ % 200 for id_ in ids])
+        answers.wait_for(len(wanted))  # as LoadGen does
+    flush(system) if devices > 1 else system.flush()
+    system.close()
+    assert system.error is None
+    assert answers.labels == wanted
+    assert set(answers.counts.values()) == {1}
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_after_an_error_arrays_are_answered_at_once(make_system, answers, devices):
+    engines = [ThreeTimes(2, fail), *(ThreeTimes() for _ in range(devices - 1))]
+    system = make_system(engines, answers_after_error=True)
+    for begin in (0, 3000):
+        issue_arrays(system, range(begin, begin + 3000), [5] * 3000)
+    answers.wait_for(6000)
+    assert {*answers.labels.values()} <= {0, 16}
+    assert set(answers.counts.values()) == {1}
+    assert str(system.error) == "failed"
+    flush(system)
+
+
+def test_an_error_from_outside_ends_a_call_that_waits(make_system, answers):
+    may_go_on = threading.Event()
+    system = make_system([ThreeTimes(hook=lambda: may_go_on.wait(PATIENCE_S))],
+                         answers_after_error=True)  # fmt: skip
+    timer = threading.Timer(0.05, lambda: (system.fail(KeyboardInterrupt()), may_go_on.set()))
+    timer.start()
+    issue_arrays(system, range(100), [5] * 100)
+    answers.wait_for(100)
+    timer.join()
+    assert isinstance(system.error, KeyboardInterrupt)
+    assert set(answers.counts.values()) == {1}
 
 
 def test_sets_are_loaded_at_the_same_time(make_system):

@@ -72,7 +72,10 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def enqueue(self, rows: Sequence[int]) -> None:
-        """Start one batch, 1 to `max_batch` loaded rows in this order. Timed."""
+        """Start one batch, 1 to `max_batch` loaded rows in this order. Timed.
+
+        The rows may also come as an array, int64 [n].
+        """
 
     @abc.abstractmethod
     def collect(self) -> NDArray[np.int32]:

@@ -12,6 +12,7 @@ import numpy as np
 from imagenet_helper.errors import UserError
 
 from ..environment import list_cuda_devices
+from .rows import are_neighbours
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -129,8 +130,10 @@ class PinnedSamples:
         count, first = len(rows), rows[0]
         if count == 1:
             self._copy(int(places[0]), self._rows[first], stream)
-        elif rows[-1] - first == count - 1 and list(rows) == list(range(first, first + count)):
+        elif are_neighbours(rows):
             self._copy(int(places[0]), self.array[first : first + count], stream)
+        elif isinstance(rows, np.ndarray):  # lists are looked up by numbers of Python faster
+            self.copy_batch(rows.tolist(), places, stream)
         elif self._batched:
             self.copy_batched(rows, places, stream)
         else:

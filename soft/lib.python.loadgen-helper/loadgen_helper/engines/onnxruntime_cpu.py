@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .answers import has_top5, read_labels
 from .base import Engine, EngineError
+from .rows import are_neighbours
 
 
 class OnnxRuntimeCpu(Engine):
@@ -88,7 +89,7 @@ class OnnxRuntimeCpu(Engine):
         """The input tensor of a batch; of a model with a fixed batch, filled up with old rows."""
         count, first = len(rows), rows[0]
         is_whole = self._fixed_batch in (None, count)
-        if is_whole and (count == 1 or list(rows) == list(range(first, first + count))):
+        if is_whole and are_neighbours(rows):
             return self._images[first : first + count]
         if len(self._buffer) < count:
             self._buffer = np.empty((count, *self._images.shape[1:]), self._images.dtype)
