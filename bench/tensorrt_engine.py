@@ -24,6 +24,7 @@ from imagenet_helper.preprocess import load_preprocessed
 from loadgen_helper.engines import Engine, make_engine
 from loadgen_helper.engines.cuda import Graph
 from loadgen_helper.engines.tensorrt import TensorRt
+from loadgen_helper.native import choose_interface
 from loadgen_helper.run import run_test
 from loadgen_helper.settings import RunSettings
 
@@ -52,6 +53,10 @@ def open_engines(plan: Path, gpus: int, slots: int) -> list[TensorRt]:
     engines = []
     if slots:
         TensorRt.depth = slots
+    TensorRt.at_once = int(os.environ.get("LAB_AT_ONCE", TensorRt.at_once))
+    import loadgen_helper.engines.prepare as prepare
+    prepare._BLOCKS = int(os.environ.get("LAB_BLOCKS", prepare._BLOCKS))
+    prepare._BLOCKS_OF_SMALL = int(os.environ.get("LAB_SMALL", prepare._BLOCKS_OF_SMALL))
     for device in range(gpus):
         engine = make_engine("tensorrt", plan, device=device)
         assert isinstance(engine, TensorRt)
@@ -125,10 +130,11 @@ def time_latency(engine: TensorRt, images: np.ndarray, batch: int, seconds: floa
 
 
 def run_loadgen(
-    engines: Sequence[Engine], images: np.ndarray, settings: RunSettings
+    engines: Sequence[Engine], images: np.ndarray, settings: RunSettings, native: Path | None
 ) -> dict[str, Any]:
+    interface, _ = choose_interface(native)
     with tempfile.TemporaryDirectory() as folder:
-        outcome = run_test(settings, list(engines), images, Path(folder))
+        outcome = run_test(settings, list(engines), images, Path(folder), interface)
         keys = ["result_validity", *RESULT_KEYS[settings.scenario]]
         figures = {key: read_detail(Path(folder), key) for key in keys}
         conditions = outcome.conditions
@@ -171,12 +177,12 @@ def serve_child(
             expected = sum(max(rates.values()) for rates in before)
             count = round(expected * seconds / batch) * batch
             settings = RunSettings(**common, count_override=count, target_qps=expected)
-            figures = run_loadgen(engines, images, settings)
+            figures = run_loadgen(engines, images, settings, arguments.native)
             after = [time_alone(engine, images, batch, 2) for engine in engines]
             return figures | {"alone": [before, after]}
         if scenario == "Server":
             settings = RunSettings(**common, duration_s=seconds, count_override=1, target_qps=rate)
-            return run_loadgen(engines, images, settings)
+            return run_loadgen(engines, images, settings, arguments.native)
         size = 1 if scenario == "SingleStream" else batch
         before = time_latency(engines[0], images, size, 2)
         settings = RunSettings(
@@ -185,7 +191,7 @@ def serve_child(
             count_override=max(1000, int(seconds * 1e3 / before[0])),
             target_latency_ms=before[0],
         )
-        figures = run_loadgen(engines, images, settings)
+        figures = run_loadgen(engines, images, settings, arguments.native)
         return figures | {"alone": [before, time_latency(engines[0], images, size, 2)]}
     finally:
         for engine in engines:
@@ -199,6 +205,8 @@ def run_child(
     command = [sys.executable, __file__, "--child", scenario, plan, batch, rate]
     command += ["--gpus", arguments.gpus, "--seconds", arguments.seconds]
     command += ["--slots", arguments.slots]
+    if arguments.native:
+        command += ["--native", arguments.native]
     if arguments.images:
         command += ["--images", arguments.images]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, sys.path))}
@@ -255,6 +263,8 @@ def main() -> int:
     parser.add_argument("--input", default="uint8", help="what samples are (default: uint8)")
     parser.add_argument("--scenarios", nargs="+", default=["Offline"])
     parser.add_argument("--gpus", type=int, default=1)
+    parser.add_argument("--native", type=Path, help="library of package:lib-loadgen-native")
+    parser.add_argument("--rate", type=float, default=0)
     parser.add_argument("--slots", type=int, default=0, help="batches under way (default: 3)")
     parser.add_argument("--seconds", type=float, default=8, help="each test (default: 8)")
     parser.add_argument("--folder", type=Path, default=ROOT / ".ck" / "bench")
@@ -271,16 +281,22 @@ def main() -> int:
         model = convert(arguments.model, arguments.folder, precision, arguments.calibration)
         output = arguments.folder / f"{model.stem}-{arguments.input}-{batch}.plan"
         plan = build(model, output, precision, batch, ["--input", arguments.input])
+        rate = arguments.rate
         for scenario in arguments.scenarios:
+            if scenario == "Server":
+                for share in (0.90, 0.93, 0.95, 0.97, 0.99):
+                    figures = run_child(arguments, scenario, plan, batch, share * rate)
+                    print(f"{text} Server {share} of {rate:,.0f} = {share * rate:,.0f}: {figures['result_validity']} {figures['result_completed_samples_per_sec']:,.0f}/s p99 {figures['result_99.00_percentile_latency_ns'] / 1e6:.2f} ms", flush=True)
+                    if figures["result_validity"] != "VALID":
+                        break
+                continue
             figures = run_child(arguments, scenario, plan, batch)
             if scenario == "Offline":
                 alone, streams = best_alone(figures["alone"])
                 rate = figures["result_samples_per_second"]
-                print(
-                    f"{text} {arguments.input} Offline: {rate:,.0f} samples/s; alone {alone:,.0f} ({streams} streams) ratio {rate / alone:.4f}; {figures['alone']}",
-                    flush=True,
-                )
+                print(f"{text} {arguments.input} Offline: {rate:,.0f} samples/s; alone {alone:,.0f} ({streams} streams) ratio {rate / alone:.4f}; {figures['alone']}", flush=True)
             else:
+                figures.pop("gpus")
                 print(f"{text} {arguments.input} {scenario}: {figures}", flush=True)
     return 0
 

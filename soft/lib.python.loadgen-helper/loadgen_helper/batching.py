@@ -73,8 +73,9 @@ class DeadlineBatches(BatchPolicy):
     """For samples that come one by one, each with `bound_s` seconds from its arrival: Server.
 
     - A device that is idle gets what waits at once: a lone sample is not delayed.
-    - While a batch runs, the next is held back, to grow, until it is full or the device is about to
-      be free. Put in then, it starts without a gap, and no sooner had it been put in before.
+    - While as many batches run as the device takes `at_once`, the next is held back, to grow, until
+      it is full or one of them is about to end. Put in then, it starts without a gap, and no sooner
+      had it been put in before.
     - The oldest sample's bound, less what its own batch will take, ends the holding, too.
     - A GPU engine fills a batch up to the next of the `sizes` that it is prepared for, and computes
       what it filled in. So a batch of another size is cut to the size below; the rest goes with the
@@ -85,9 +86,13 @@ class DeadlineBatches(BatchPolicy):
     batch is seen to be done when the holding ends, hence next time the expectation is shorter.
     """
 
-    def __init__(self, sizes: Sequence[int], bound_s: float) -> None:
-        """sizes: from 1 up, rising, as of `list_sizes`; the last is the most of a batch."""
+    def __init__(self, sizes: Sequence[int], bound_s: float, at_once: int = 1) -> None:
+        """sizes: from 1 up, rising, as of `list_sizes`; the last is the most of a batch.
+
+        at_once: how many batches the device computes at a time.
+        """
         self._sizes = sizes
+        self._at_once = at_once
         self._most = sizes[-1]
         self._bound_s = bound_s
         self._in_flight: deque[tuple[int, float]] = deque()  # samples, start
@@ -98,12 +103,14 @@ class DeadlineBatches(BatchPolicy):
     def decide(self, now: float, waiting: int, oldest: float) -> Decision:
         if waiting >= self._most:
             return Decision(self._most, 0)
-        if not self._in_flight:
+        if len(self._in_flight) < self._at_once:
             return Decision(self._cut(waiting), 0)
-        if len(self._in_flight) > 1:  # one runs, one is ready to: more would only wait there
+        if len(self._in_flight) > self._at_once:  # one is ready to run: more would only wait there
             return Decision(0, 0)
+        # The device is free for one more when the oldest ends.
+        later = sum(self._expect(samples) for samples, _ in list(self._in_flight)[1:])
         samples, _ = self._in_flight[0]
-        until = self._free_at - _LEAD_S - _LEAD_SHARE * self._expect(samples)
+        until = self._free_at - later - _LEAD_S - _LEAD_SHARE * self._expect(samples)
         if waiting:
             until = min(until, oldest + self._bound_s - self._expect(waiting) - _LEAD_S)
         if now < until:

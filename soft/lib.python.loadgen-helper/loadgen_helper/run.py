@@ -293,7 +293,7 @@ def _make_system(
     is_server = settings.scenario == "Server"
     if is_server:
         bound_s = loadgen_settings.server_target_latency_ns / 1e9
-        policies = [DeadlineBatches(sizes, bound_s) for _ in engines]
+        policies = [DeadlineBatches(sizes, bound_s, engine.at_once) for engine in engines]
     elif len(engines) > 1:
         policies = [EagerBatches(settings.batch_size, len(engines)) for _ in engines]
     else:

@@ -21,8 +21,8 @@ class EngineError(UserError):
 class Engine(abc.ABC):
     """Classifies batches of samples that were loaded before.
 
-    A context manager: `open` on entry, `close` on exit. `name`, `cuda_device`,
-    `max_batch`, `depth` and `gives_top5` are valid before `open`; `version` and `device` from
+    A context manager: `open` on entry, `close` on exit. `name`, `cuda_device`, `max_batch`,
+    `depth`, `at_once` and `gives_top5` are valid before `open`; `version` and `device` from
     `open` on.
 
     Calls never overlap, but they do not all come from the same thread: `open` and `close` come from
@@ -44,6 +44,8 @@ class Engine(abc.ABC):
     """The most samples a batch may hold; None: any number."""
     depth: int = 1
     """How many batches may be between `enqueue` and `collect` at a time."""
+    at_once: int = 1
+    """How many of these compute at a time, and are faster so than one after another."""
     gives_top5: bool = False
     """Whether `collect` gives the five best labels instead of the best one."""
 

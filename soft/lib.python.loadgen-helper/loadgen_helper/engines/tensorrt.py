@@ -37,6 +37,7 @@ class TensorRt(CudaEngine):
     """
 
     depth = 3
+    at_once = 2
 
     def __init__(self, model: Path, recipe: ModelRecipe | None = None, device: int = 0) -> None:
         """Raises UserError where the plan's sidecar is missing or damaged."""
