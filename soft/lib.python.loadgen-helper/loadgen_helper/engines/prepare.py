@@ -64,7 +64,7 @@ class _Kernel:
     def __init__(self, gpu: Gpu, name: str, pieces: int, types: str) -> None:
         """pieces: of a sample, of which a thread takes one at a time. types: of its arguments."""
         self._cuda = gpu.cuda
-        self._module = gpu.cuda.module_from_buffer(_KERNELS.read_bytes())
+        self._module = gpu.cuda.module_from_buffer(_KERNELS.read_bytes() + b"\0")
         self._function = self._module.get_function(name).prepare(types)
         self._pieces = pieces
 
