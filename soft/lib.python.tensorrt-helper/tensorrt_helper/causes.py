@@ -108,7 +108,8 @@ def _find_carrier(situation: Situation) -> tuple[str, bool, bool]:
     if situation.version.startswith("8.") and stem == "tensorrt":
         names = [stem]
     for name in names:
-        has = {part: _is_installed(name + part) for part in ("-libs", "-bindings", "")}
+        # `tensorrt` alone may be a Debian package's.
+        has = {part: _is_installed(name + part) for part in ("-libs", "-bindings")}
         if any(has.values()):
             return f"{name}-libs=={situation.version}", True, has["-libs"]
     return " or ".join(f"{name}-libs" for name in names[:2]), False, False

@@ -231,7 +231,7 @@ class Flavour:
         if not gpus:
             raise UserError(
                 f"{self.title} builds a plan on the GPU that will run it, and there is none here "
-                "(nvidia-smi names none). Build on the machine that has it, or take the flavour "
+                "(the driver names none). Build on the machine that has it, or take the flavour "
                 f"tensorrt_rtx, which needs none: {FLAVOURS['tensorrt_rtx']}"
             )
         if len(gpus) > 1:

@@ -141,6 +141,19 @@ def test_one_process_tells_all_and_gpus_are_asked_once(asked):
     ]
 
 
+def test_a_plan_that_was_built_again_is_asked_about_again(asked, monkeypatch):
+    """A benchmark runs several times in one process."""
+    ck, plan = {"sites": []}, {"plan": "bad"}
+    host = ck_plans.survey_host(ck, "python", [plan])
+    monkeypatch.setattr(ck_plans, "find_plan", lambda *_: (None, ["it is stale"]))
+    monkeypatch.setattr(ck_plans, "check_sources", lambda *_: None)
+    monkeypatch.setattr(ck_plans.ck_resolve, "load_package", lambda *_: {})
+    monkeypatch.setattr(ck_plans.ck_resolve, "install", lambda *_: "entry")
+    assert ck_plans.obtain_plan(ck, read("model,tensorrt"), "tensorrt-8", host) == "entry"
+    ck_plans.survey_host(ck, "python", [plan])
+    assert [question["plans"] for question in asked] == [[plan], [plan]]
+
+
 def test_a_helper_that_cannot_ends_the_command(monkeypatch, tmp_path, capfd):
     import sys
 

@@ -38,6 +38,8 @@ def test_a_missing_library_is_named_with_what_carries_it(installed):
     assert "compute capability 9.0" in said
     assert "LD_LIBRARY_PATH" in said
     assert "tensorrt-cu13-libs or tensorrt-cu12-libs" in said
+    installed.add("tensorrt")  # of a Debian package
+    assert ask(UNABLE) == said
     installed |= {"tensorrt-cu12", "tensorrt-cu12-bindings"}
     said = ask(UNABLE)
     assert "tensorrt-cu12-libs==10.15.1, which is not installed: pip install tensorrt-cu12" in said
