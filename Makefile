@@ -15,7 +15,7 @@ export XDG_CACHE_HOME := $(HERE)/.ck/cache
 export PATH := $(BIN):$(PATH)
 unexport CK_LOCAL_REPO CK_ROOT CK_CFG PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: run test test-all test-containers sbom setup ck-env lint clean bench-gpu
+.PHONY: run test test-gpu test-all test-containers sbom setup ck-env lint clean bench-gpu bench-tensorrt
 .DEFAULT_GOAL := run
 
 run: setup
@@ -25,6 +25,9 @@ test: setup .ck/test-installed
 	@$(BIN)/python .ci/generate.py --check
 	@$(MAKE) -s lint
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-gpu: setup .ck/test-installed
+	@$(BIN)/python -m pytest test -m gpu -v
 
 test-all: setup .ck/test-installed
 	@$(BIN)/nox $(SESSIONS) -- $(ARGS)
@@ -53,6 +56,10 @@ ck-env: setup
 	@sh .ci/setup.sh register
 .ck/test-installed: .ck/installed requirements-test.txt
 	@sh .ci/setup.sh install-test
+
+# The file cannot be called tensorrt.py: Python would import it in place of TensorRT.
+bench-tensorrt: setup
+	@PYTHONPATH=$(HELPERS) $(BIN)/python bench/tensorrt_engine.py $(ARGS)
 
 bench-%: setup
 	@PYTHONPATH=$(HELPERS) $(BIN)/python bench/$*.py

@@ -1,9 +1,9 @@
 """The harness against the plan alone, on an NVIDIA GPU with TensorRT.
 
-`make bench-tensorrt`. Each line is one plan and one scenario. "Alone" is the plan with nothing around
-it: real images, or random ones, resident and prepared on the device, a CUDA graph a batch, the best
-of one to three streams, before and after the test in the same process. Exits 1 where the harness
-gives too small a share of it; and where it gives more than all of it, for then the bench is wrong.
+`make bench-tensorrt`. "Alone" is the plan with nothing around it: images resident on the device and
+prepared, a CUDA graph a batch, the best of one to three streams, before and after the test and in
+the same process. Exits 1 where the harness gives too small a share of it; and where it gives more
+than all of it, for then the bench is wrong. `--table` adds a line per figure to a Markdown file.
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from harness import judge
 from imagenet_helper.preprocess import load_preprocessed
-from loadgen_helper.engines import Engine, make_engine
+from loadgen_helper.engines import Engine
 from loadgen_helper.engines.cuda import Graph
 from loadgen_helper.engines.tensorrt import TensorRt
 from loadgen_helper.native import choose_interface
@@ -32,13 +35,167 @@ ROOT = Path(__file__).resolve().parent.parent
 MAKE_MODEL = ROOT / "package" / "model-onnx-resnet50" / "make_resnet50.py"
 IMAGES = 1024
 SIDE = 224
-MOST_STREAMS = 3
 LEAST_OFFLINE_RATIO = 0.98
-LEAST_SERVER_RATIO = 0.95
-# What two measurements of the same thing differ by on a quiet machine.
-NOISE = 1.01
-DEFAULT_PLANS = ("int8:256", "int8:2048", "int8:32", "fp16:256", "fp16:2048", "fp16:32")
+LEAST_SERVER_SHARE = 0.95
 SERVER_STEP = 0.02
+MOST_SERVER_TESTS = 4
+# By so much two measurements of the same thing differ.
+NOISE = 0.01
+PLANS = ("int8:256", "int8:2048", "int8:32", "fp16:256", "fp16:2048", "fp16:32")
+RESULT_KEYS = {
+    "Offline": ["result_samples_per_second"],
+    "SingleStream": ["result_90.00_percentile_latency_ns"],
+    "MultiStream": ["result_99.00_percentile_latency_ns"],
+    "Server": ["result_completed_samples_per_sec", "result_99.00_percentile_latency_ns"],
+}
+# The percentile that judges a scenario, by its place in what `time_latency` gives.
+PERCENTILES = {"SingleStream": (90, 1), "MultiStream": (99, 2)}
+
+
+class Alone(TensorRt):
+    """The plan with a slot for each of as many streams as are tried."""
+
+    at_once = depth = 3
+
+    def hold(self, images: np.ndarray, batch: int) -> list[tuple[Any, Graph]]:
+        """Leave a batch of prepared images in each slot; the slots, each with its network."""
+        self.prepare([batch])
+        self.load(images)
+        rows = [row % len(images) for row in range(batch)]
+        for _ in range(self.depth):
+            self.enqueue(rows)
+        for _ in range(self.depth):
+            self.collect()
+        held = []
+        with self._gpu:
+            for slot in self._slots:
+                graph = Graph(slot.compute_stream, self._run(slot))
+                self._prepared.callback(graph.free)
+                held.append((slot, graph))
+        return held
+
+    def _run(self, slot: Any) -> Callable[[], None]:
+        lane = self._lanes[slot.compute_stream.handle]
+        assert lane.context is not None
+        return lambda: self._flavour.execute(lane.context, lane.stream.handle)
+
+
+def time_alone(plan: Path, device: int, images: np.ndarray, batch: int) -> dict[int, float]:
+    """Samples per second of the plan alone, by the number of streams."""
+    rates = {}
+    with Alone(plan, device=device) as engine:
+        held = engine.hold(images, batch)
+        with engine._gpu as gpu:
+            for streams in range(1, len(held) + 1):
+                rates[streams] = time_streams(gpu, held[:streams], batch, seconds=1.5)
+    return rates
+
+
+def time_streams(gpu: Any, held: list[tuple[Any, Graph]], batch: int, seconds: float) -> float:
+    for _, graph in held:
+        graph.launch()
+    gpu.synchronize()
+    batches, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        for slot, graph in held:
+            # Two batches of a stream are under way: the GPU never waits for this loop.
+            slot.done_asleep.synchronize()
+            slot.done_asleep.record(slot.compute_stream)
+            graph.launch()
+            batches += 1
+    gpu.synchronize()
+    return batches * batch / (time.perf_counter() - start)
+
+
+def time_latency(plan: Path, images: np.ndarray, batch: int) -> list[float]:
+    """Median, 90th and 99th percentile of one batch of the plan alone, awaited, in ms."""
+    latencies = []
+    with Alone(plan) as engine:
+        slot, graph = engine.hold(images, batch)[0]
+        with engine._gpu:
+            end = time.perf_counter() + 2
+            while time.perf_counter() < end:
+                start = time.perf_counter()
+                graph.launch()
+                slot.done.record(slot.compute_stream)
+                slot.done.synchronize()
+                latencies.append((time.perf_counter() - start) * 1e3)
+    return [float(np.percentile(latencies, share)) for share in (50, 90, 99)]
+
+
+def run_loadgen(
+    engines: Sequence[Engine], images: np.ndarray, settings: RunSettings, native: Path | None
+) -> dict[str, Any]:
+    interface, _ = choose_interface(native)
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = run_test(settings, engines, images, Path(folder), interface)
+        log = (Path(folder) / "mlperf_log_detail.txt").read_text().splitlines()
+    records = [json.loads(line.removeprefix(":::MLLOG ")) for line in log]
+    values = {record["key"]: record["value"] for record in records}
+    figures = {key: values[key] for key in ["result_validity", *RESULT_KEYS[settings.scenario]]}
+    return figures | {"interface": interface.name, "gpus": outcome.conditions.get("gpus")}
+
+
+def serve_child(
+    scenario: str, plan: Path, batch: int, rate: float, options: argparse.Namespace
+) -> dict[str, Any]:
+    """One test in this process; with the plan alone before and after it, but in Server."""
+    images, native = make_images(options.images), options.native
+    TensorRt.depth = options.slots or TensorRt.depth
+    engines = [TensorRt(plan, device=device) for device in range(options.gpus)]
+    common: dict[str, Any] = {
+        "scenario": scenario,
+        "mode": "PerformanceOnly",
+        "batch_size": batch,
+        "dataset_size": len(images),
+        "buffer_size": len(images),
+    }
+
+    def run(**more: Any) -> dict[str, Any]:
+        for engine in engines:
+            engine.open()
+        try:
+            return run_loadgen(engines, images, RunSettings(**(common | more)), native)
+        finally:
+            for engine in engines:
+                engine.close()
+
+    if scenario == "Server":
+        return run(duration_s=options.seconds, count_override=1, target_qps=rate)
+    if scenario == "Offline":
+        before = [time_alone(plan, device, images, batch) for device in range(options.gpus)]
+        expected = sum(max(rates.values()) for rates in before)
+        count = round(expected * options.seconds / batch) * batch
+        figures = run(count_override=count, target_qps=expected)
+        after = [time_alone(plan, device, images, batch) for device in range(options.gpus)]
+        return figures | {"alone": [before, after]}
+    latency = time_latency(plan, images, batch)
+    more: dict[str, Any] = {"multistreamness": batch} if scenario == "MultiStream" else {}
+    count = max(1000, int(options.seconds * 1e3 / latency[0]))
+    figures = run(count_override=count, target_latency_ms=latency[0], **more)
+    return figures | {"alone": [latency, time_latency(plan, images, batch)]}
+
+
+def run_child(
+    scenario: str, plan: Path, batch: int, options: argparse.Namespace, rate: float = 0
+) -> dict[str, Any]:
+    """One test in a process of its own: LoadGen runs one a process."""
+    command: list[Any] = [__file__, "--child", scenario, plan, batch, rate]
+    for name in ("gpus", "seconds", "slots", "native", "images"):
+        value = getattr(options, name)
+        if value:
+            command += [f"--{name}", value]
+    return json.loads(run_python(*command).splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def run_python(*arguments: Any) -> str:
+    """What another Python prints; ends this one where it fails."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, sys.path))}
+    command = [sys.executable, *map(str, arguments)]
+    process = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command[1:])} failed")
+    return process.stdout
 
 
 def make_images(folder: Path | None) -> np.ndarray:
@@ -49,256 +206,176 @@ def make_images(folder: Path | None) -> np.ndarray:
     return np.ascontiguousarray(images[np.arange(IMAGES) % len(images)])
 
 
-def open_engines(plan: Path, gpus: int, slots: int) -> list[TensorRt]:
-    engines = []
-    if slots:
-        TensorRt.depth = slots
-    TensorRt.at_once = int(os.environ.get("LAB_AT_ONCE", TensorRt.at_once))
-    import loadgen_helper.engines.prepare as prepare
-    prepare._BLOCKS = int(os.environ.get("LAB_BLOCKS", prepare._BLOCKS))
-    prepare._BLOCKS_OF_SMALL = int(os.environ.get("LAB_SMALL", prepare._BLOCKS_OF_SMALL))
-    for device in range(gpus):
-        engine = make_engine("tensorrt", plan, device=device)
-        assert isinstance(engine, TensorRt)
-        engine.open()
-        engines.append(engine)
-    return engines
+def make_calibration(folder: Path) -> Path:
+    """A preprocessed set of random images, for a network with random weights."""
+    import cv2
+    from imagenet_helper.preprocess import preprocess
+    from imagenet_helper.recipe import ImageRecipe
+
+    originals = folder / "calibration-originals"
+    originals.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(1)
+    for number in range(32):
+        path = originals / f"{number}.png"
+        cv2.imwrite(str(path), rng.integers(0, 256, (256, 256, 3), np.uint8))
+    preprocess(originals, folder / "calibration", ImageRecipe(), labelled=False)
+    return folder / "calibration"
 
 
-def load_alone(engine: TensorRt, images: np.ndarray, batch: int) -> None:
-    """Put prepared images into the network's input of every slot."""
-    engine.prepare([batch])
-    engine.load(images[: min(batch, len(images))])
-    rows = [row % len(images) for row in range(batch)]
-    for _ in range(engine.depth):
-        engine.enqueue(rows)
-    for _ in range(engine.depth):
-        engine.collect()
-
-
-def time_alone(
-    engine: TensorRt, images: np.ndarray, batch: int, seconds: float
-) -> dict[int, float]:
-    """Samples per second of the plan alone, by the number of streams."""
-    load_alone(engine, images, batch)
-    rates = {}
-    with engine._gpu:
-        slots = engine._slots[:MOST_STREAMS]
-        graphs = [Graph(slot.compute_stream, _run_network(engine, slot)) for slot in slots]
-        for streams in range(1, len(slots) + 1):
-            chosen = list(zip(slots[:streams], graphs, strict=False))
-            for _, graph in chosen:
-                graph.launch()
-            engine._gpu.synchronize()
-            batches, start = 0, time.perf_counter()
-            while time.perf_counter() - start < seconds:
-                for slot, graph in chosen:
-                    # Two batches a stream are under way: the GPU never waits for this loop.
-                    slot.done_asleep.synchronize()
-                    slot.done_asleep.record(slot.compute_stream)
-                    graph.launch()
-                    batches += 1
-            engine._gpu.synchronize()
-            rates[streams] = batches * batch / (time.perf_counter() - start)
-        for graph in graphs:
-            graph.free()
-    engine.unload()
-    return rates
-
-
-def _run_network(engine: TensorRt, slot: Any) -> Any:
-    return lambda: engine._flavour.execute(engine._contexts[id(slot)], slot.compute_stream.handle)
-
-
-def time_latency(engine: TensorRt, images: np.ndarray, batch: int, seconds: float) -> list[float]:
-    """Median, 90th and 99th percentile of one batch of the plan alone, awaited, in ms."""
-    load_alone(engine, images, batch)
-    latencies = []
-    with engine._gpu:
-        slot = engine._slots[0]
-        graph = Graph(slot.compute_stream, _run_network(engine, slot))
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            start = time.perf_counter()
-            graph.launch()
-            slot.done.record(slot.compute_stream)
-            slot.done.synchronize()
-            latencies.append((time.perf_counter() - start) * 1e3)
-        graph.free()
-    engine.unload()
-    return [float(np.percentile(latencies, share)) for share in (50, 90, 99)]
-
-
-def run_loadgen(
-    engines: Sequence[Engine], images: np.ndarray, settings: RunSettings, native: Path | None
-) -> dict[str, Any]:
-    interface, _ = choose_interface(native)
-    with tempfile.TemporaryDirectory() as folder:
-        outcome = run_test(settings, list(engines), images, Path(folder), interface)
-        keys = ["result_validity", *RESULT_KEYS[settings.scenario]]
-        figures = {key: read_detail(Path(folder), key) for key in keys}
-        conditions = outcome.conditions
-    return figures | {"gpus": conditions.get("gpus"), "wall_s": outcome.wall_s}
-
-
-def read_detail(folder: Path, key: str) -> Any:
-    """A figure or a word of LoadGen's detail log."""
-    for line in (folder / "mlperf_log_detail.txt").read_text().splitlines():
-        record = json.loads(line.removeprefix(":::MLLOG "))
-        if record["key"] == key:
-            return record["value"]
-    raise KeyError(key)
-
-
-RESULT_KEYS = {
-    "Offline": ["result_samples_per_second"],
-    "SingleStream": ["result_90.00_percentile_latency_ns", "result_50.00_percentile_latency_ns"],
-    "MultiStream": ["result_99.00_percentile_latency_ns", "result_50.00_percentile_latency_ns"],
-    "Server": ["result_completed_samples_per_sec", "result_99.00_percentile_latency_ns"],
-}
-
-
-def serve_child(
-    scenario: str, plan: Path, batch: int, arguments: argparse.Namespace, rate: float
-) -> dict[str, Any]:
-    """One test in this process, and the plan alone before and after it."""
-    images, seconds = make_images(arguments.images), arguments.seconds
-    engines = open_engines(plan, arguments.gpus, arguments.slots)
-    common: dict[str, Any] = {
-        "scenario": scenario,
-        "mode": "PerformanceOnly",
-        "batch_size": batch,
-        "dataset_size": len(images),
-        "buffer_size": len(images),
-    }
-    try:
-        if scenario == "Offline":
-            before = [time_alone(engine, images, batch, 2) for engine in engines]
-            expected = sum(max(rates.values()) for rates in before)
-            count = round(expected * seconds / batch) * batch
-            settings = RunSettings(**common, count_override=count, target_qps=expected)
-            figures = run_loadgen(engines, images, settings, arguments.native)
-            after = [time_alone(engine, images, batch, 2) for engine in engines]
-            return figures | {"alone": [before, after]}
-        if scenario == "Server":
-            settings = RunSettings(**common, duration_s=seconds, count_override=1, target_qps=rate)
-            return run_loadgen(engines, images, settings, arguments.native)
-        size = 1 if scenario == "SingleStream" else batch
-        before = time_latency(engines[0], images, size, 2)
-        settings = RunSettings(
-            **(common | {"batch_size": size}),
-            multistreamness=None if size == 1 else size,
-            count_override=max(1000, int(seconds * 1e3 / before[0])),
-            target_latency_ms=before[0],
-        )
-        figures = run_loadgen(engines, images, settings, arguments.native)
-        return figures | {"alone": [before, time_latency(engines[0], images, size, 2)]}
-    finally:
-        for engine in engines:
-            engine.close()
-
-
-def run_child(
-    arguments: argparse.Namespace, scenario: str, plan: Path, batch: int, rate: float = 0
-) -> dict[str, Any]:
-    """One measurement in a process of its own: LoadGen runs one test a process."""
-    command = [sys.executable, __file__, "--child", scenario, plan, batch, rate]
-    command += ["--gpus", arguments.gpus, "--seconds", arguments.seconds]
-    command += ["--slots", arguments.slots]
-    if arguments.native:
-        command += ["--native", arguments.native]
-    if arguments.images:
-        command += ["--images", arguments.images]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, sys.path))}
-    process = subprocess.run(
-        list(map(str, command)), stdout=subprocess.PIPE, text=True, env=environment
-    )
-    if process.returncode:
-        raise SystemExit(f"{scenario}, batch {batch} of {plan} failed")
-    result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
-    return result
-
-
-def best_alone(alone: list[list[dict[str, float]]]) -> tuple[float, str]:
-    """The plan alone on all GPUs, in samples/s: the best number of streams, before and after."""
-    before, after = alone
-    rates = {
-        streams: sum(
-            (first[streams] + last[streams]) / 2 for first, last in zip(before, after, strict=True)
-        )
-        for streams in before[0]
-    }
-    best = max(rates, key=rates.__getitem__)
-    return rates[best], best
-
-
-def build(model: Path, output: Path, precision: str, batch: int, options: Sequence[str]) -> Path:
-    """The plan of a converted model, built or reused. Returns its path."""
-    command = [sys.executable, "-m", "tensorrt_helper.build", "--flavour", "tensorrt"]
-    command += ["--model", str(model), "--output", str(output), "--precision", precision]
-    command += ["--max-batch", str(batch), *options]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, sys.path))}
-    subprocess.run(command, check=True, env=environment)
-    return output
-
-
-def convert(source: Path, folder: Path, precision: str, calibration: Path | None) -> Path:
+def make_plan(text: str, options: argparse.Namespace) -> tuple[Path, int]:
+    """The plan of 'int8:256', built or reused, and its batch."""
+    precision, _, size = text.partition(":")
+    source, folder = options.model, options.folder
+    if source is None:
+        source = folder / "resnet50_random.onnx"
+        if not source.exists():
+            run_python(MAKE_MODEL, folder)
     model = folder / f"{source.stem}-{precision}.onnx"
     if not model.exists():
-        command = [sys.executable, "-m", "imagenet_helper.convert", "--source", str(source)]
-        command += ["--output", str(model), "--precision", precision, "--input", "native"]
+        more: list[Any] = []
         if precision == "int8":
-            command += ["--calibration", str(calibration)]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, sys.path))}
-        subprocess.run(command, check=True, env=environment)
-    return model
+            more = ["--calibration", options.calibration or make_calibration(folder)]
+        run_python(
+            *("-m", "imagenet_helper.convert", "--source", source, "--output", model),
+            *("--precision", precision, "--input", "native", *more),
+        )
+    plan = folder / f"{model.stem}-{options.input}-{size}.plan"
+    run_python(
+        *("-m", "tensorrt_helper.build", "--flavour", "tensorrt", "--model", model),
+        *("--output", plan, "--precision", precision, "--max-batch", size),
+        *("--input", options.input, "--timings", folder),
+    )
+    return plan, int(size)
+
+
+def measure_offline(
+    text: str, plan: Path, batch: int, options: argparse.Namespace
+) -> tuple[float, list[str], bool]:
+    figures = run_child("Offline", plan, batch, options)
+    before, after = figures["alone"]
+    alone = {
+        streams: statistics.mean(sum(gpu[streams] for gpu in side) for side in (before, after))
+        for streams in before[0]
+    }
+    best = max(alone, key=alone.__getitem__)
+    rate = figures["result_samples_per_second"]
+    ratio = rate / alone[best]
+    print(
+        f"  {rate:,.0f} samples/s by LoadGen's {figures['interface']} interface; alone "
+        + ", ".join(f"{value:,.0f} on {streams}" for streams, value in alone.items())
+        + " streams",
+        flush=True,
+    )
+    is_met = judge(
+        f"{text}, Offline over the plan alone",
+        f"{ratio:.4f}",
+        f"at least {LEAST_OFFLINE_RATIO}",
+        ratio >= LEAST_OFFLINE_RATIO,
+    )
+    if ratio > 1 + NOISE:
+        is_met = judge(text, f"{ratio:.4f}", "at most 1: this bench is wrong", False)
+    cells = [text, "Offline", f"{rate:,.0f} samples/s", f"{alone[best]:,.0f}", f"{ratio:.3f}"]
+    return rate, cells, is_met
+
+
+def measure_latency(
+    text: str, scenario: str, plan: Path, batch: int, options: argparse.Namespace
+) -> list[str]:
+    figures = run_child(scenario, plan, batch, options)
+    percentile, place = PERCENTILES[scenario]
+    alone = statistics.mean(side[place] for side in figures["alone"])
+    latency = figures[RESULT_KEYS[scenario][0]] / 1e6
+    print(
+        f"  {text}, {scenario}: p{percentile} {latency:.4f} ms, the plan alone {alone:.4f} ms",
+        flush=True,
+    )
+    return [
+        text,
+        scenario,
+        f"p{percentile} {latency:.3f} ms",
+        f"{alone:.3f}",
+        f"{alone / latency:.3f}",
+    ]
+
+
+def measure_server(
+    text: str, plan: Path, batch: int, offline: float, options: argparse.Namespace
+) -> tuple[list[str], bool]:
+    """The largest share of the Offline rate that was VALID, in steps from what is wanted."""
+    share, best, failed = LEAST_SERVER_SHARE, 0.0, 2.0
+    p99 = float("nan")
+    for _ in range(MOST_SERVER_TESTS):
+        figures = run_child("Server", plan, batch, options, share * offline)
+        is_valid = figures["result_validity"] == "VALID"
+        latency = figures["result_99.00_percentile_latency_ns"] / 1e6
+        print(
+            f"  Server at {share:.2f} of Offline, {share * offline:,.0f} queries/s: "
+            f"{figures['result_validity']}, p99 {latency:.2f} ms",
+            flush=True,
+        )
+        if is_valid:
+            best, p99 = share, latency
+        else:
+            failed = share
+        share = round(share + (SERVER_STEP if is_valid else -SERVER_STEP), 2)
+        if share in (best, failed) or share >= 1:
+            break
+    is_met = judge(
+        f"{text}, Server, largest VALID share of Offline",
+        f"{best:.2f}",
+        f"at least {LEAST_SERVER_SHARE}",
+        best >= LEAST_SERVER_SHARE,
+    )
+    cells = [
+        text,
+        "Server",
+        f"{best * offline:,.0f} queries/s, p99 {p99:.1f} ms",
+        f"{offline:,.0f}",
+    ]
+    return [*cells, f"{best:.2f}"], is_met
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench-tensorrt", description=__doc__)
-    parser.add_argument("--model", type=Path, help="ONNX file with its recipe")
-    parser.add_argument("--calibration", type=Path, help="preprocessed images, for int8")
-    parser.add_argument("--images", type=Path, help="preprocessed images (default: random ones)")
-    parser.add_argument("--plans", nargs="+", default=DEFAULT_PLANS, metavar="PRECISION:BATCH")
-    parser.add_argument("--input", default="uint8", help="what samples are (default: uint8)")
-    parser.add_argument("--scenarios", nargs="+", default=["Offline"])
-    parser.add_argument("--gpus", type=int, default=1)
-    parser.add_argument("--native", type=Path, help="library of package:lib-loadgen-native")
-    parser.add_argument("--rate", type=float, default=0)
-    parser.add_argument("--slots", type=int, default=0, help="batches under way (default: 3)")
-    parser.add_argument("--seconds", type=float, default=8, help="each test (default: 8)")
-    parser.add_argument("--folder", type=Path, default=ROOT / ".ck" / "bench")
-    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.child:
-        scenario, plan, batch, rate = arguments.child
-        result = serve_child(scenario, Path(plan), int(batch), arguments, float(rate))
-        print(json.dumps(result))
+    add = parser.add_argument
+    add("--model", type=Path, help="ONNX file with its recipe (ResNet-50 with random weights)")
+    add("--calibration", type=Path, help="preprocessed images, for int8 (random ones)")
+    add("--images", type=Path, help="preprocessed images to classify (random ones)")
+    add("--plans", nargs="+", default=PLANS, metavar="PRECISION:BATCH", help=" ".join(PLANS))
+    add("--input", default="uint8", help="what samples are (uint8)")
+    add("--scenarios", nargs="+", default=["Offline"], choices=RESULT_KEYS, help="(Offline)")
+    add("--gpus", type=int, default=1, help="the first so many (1)")
+    add("--slots", type=int, default=0, help="batches under way on a GPU (the engine's)")
+    add("--native", type=Path, help="what package:lib-loadgen-native has made")
+    add("--seconds", type=float, default=8, help="of each test (8)")
+    add("--folder", type=Path, default=ROOT / ".ck" / "bench", help="for models and plans")
+    add("--table", type=Path, help="Markdown file to add to")
+    add("--child", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        scenario, plan_path, size, target = options.child
+        print(json.dumps(serve_child(scenario, Path(plan_path), int(size), float(target), options)))
         return 0
-    for text in arguments.plans:
-        precision, _, size = text.partition(":")
-        batch = int(size)
-        model = convert(arguments.model, arguments.folder, precision, arguments.calibration)
-        output = arguments.folder / f"{model.stem}-{arguments.input}-{batch}.plan"
-        plan = build(model, output, precision, batch, ["--input", arguments.input])
-        rate = arguments.rate
-        for scenario in arguments.scenarios:
-            if scenario == "Server":
-                for share in (0.90, 0.93, 0.95, 0.97, 0.99):
-                    figures = run_child(arguments, scenario, plan, batch, share * rate)
-                    print(f"{text} Server {share} of {rate:,.0f} = {share * rate:,.0f}: {figures['result_validity']} {figures['result_completed_samples_per_sec']:,.0f}/s p99 {figures['result_99.00_percentile_latency_ns'] / 1e6:.2f} ms", flush=True)
-                    if figures["result_validity"] != "VALID":
-                        break
-                continue
-            figures = run_child(arguments, scenario, plan, batch)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    verdicts, rows = [], []
+    for text in options.plans:
+        plan, batch = make_plan(text, options)
+        offline = 0.0
+        for scenario in options.scenarios:
             if scenario == "Offline":
-                alone, streams = best_alone(figures["alone"])
-                rate = figures["result_samples_per_second"]
-                print(f"{text} {arguments.input} Offline: {rate:,.0f} samples/s; alone {alone:,.0f} ({streams} streams) ratio {rate / alone:.4f}; {figures['alone']}", flush=True)
+                offline, cells, is_met = measure_offline(text, plan, batch, options)
+            elif scenario == "Server":
+                cells, is_met = measure_server(text, plan, batch, offline, options)
             else:
-                figures.pop("gpus")
-                print(f"{text} {arguments.input} {scenario}: {figures}", flush=True)
-    return 0
+                cells, is_met = measure_latency(text, scenario, plan, batch, options), True
+            verdicts.append(is_met)
+            rows.append(cells)
+    if options.table:
+        with options.table.open("a") as file:
+            for cells in rows:
+                where = f"{options.gpus} GPU, {options.input} samples, {date.today()}"
+                file.write(f"| {' | '.join([*cells, where])} |\n")
+    return 0 if all(verdicts) else 1
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def plans(
         model = converted(precision)
         request = BuildRequest(
             model, output, precision, max_batch, flavour=flavour, input=input,
-            timings=folder,
+            timings=folder, builder_level=0,
         )  # fmt: skip
         build_plan(request)
         return output

@@ -86,7 +86,7 @@ class FirstByte(CudaEngine):
             raise RuntimeError("the network broke")
         self._kernel.prepared_async_call(
             (1, 1), (512, 1, 1), slot.compute_stream, slot.input, slot.output,
-            self._input_sample_bytes, size,
+            self._sample_bytes, size,
         )  # fmt: skip
 
 

@@ -38,6 +38,7 @@ def plan(build_fake, make_request, tmp_path, monkeypatch):
         "flavour": "tensorrt",
         "major": "10",
         "precision": "fp32",
+        "input": "uint8",
         "max_batch": 4,
         "onnx_sha256": sidecar.key.onnx_sha256,
         "plan_sha256": sidecar.plan_sha256,

@@ -43,7 +43,7 @@ class Slot:
         self.done = gpu.cuda.Event(flags.DISABLE_TIMING)
         self.done_asleep = gpu.cuda.Event(flags.DISABLE_TIMING | flags.BLOCKING_SYNC)
         self.input = 0
-        """Device address of the network's input tensor of the largest batch."""
+        """Device address of the samples of the largest batch, as they are in pinned memory."""
         self.output = 0
         """Device address of its output tensor: of `answers`."""
         self.places: Sequence[Any]
@@ -74,7 +74,6 @@ class CudaEngine(Engine):
         if recipe.input.layout == "NCHW":
             self._sample_shape = (3, side, side)
         self._sample_dtype = np.dtype(recipe.input.dtype)
-        self._input_sample_bytes = int(np.prod(self._sample_shape)) * self._sample_dtype.itemsize
         self._batch_number = 0
         self._fixed_batch: int | None = None
         self._sizes: list[int] = []
@@ -84,6 +83,10 @@ class CudaEngine(Engine):
         self._slots: list[Slot] = []
         self._opened = contextlib.ExitStack()
         self._prepared = contextlib.ExitStack()
+
+    @property
+    def _sample_bytes(self) -> int:
+        return int(np.prod(self._sample_shape)) * self._sample_dtype.itemsize
 
     @abc.abstractmethod
     def _open_model(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -178,15 +181,15 @@ class CudaEngine(Engine):
         self._in_flight.append(slot)
         try:
             with self._gpu:
-                self._bring(slot, rows, is_alone)
+                self._bring(slot, rows, size, is_alone)
                 self._start(slot, size)
                 done = slot.done if count <= _SPIN_UP_TO else slot.done_asleep
                 done.record(slot.compute_stream)
         except Exception as error:  # those of pycuda and of the network's library have no base
             raise self._describe(f"failed: {error}") from error
 
-    def _bring(self, slot: Slot, rows: Sequence[int], is_alone: bool) -> None:
-        """Start the copy of the samples into the slot's input. Timed.
+    def _bring(self, slot: Slot, rows: Sequence[int], size: int, is_alone: bool) -> None:
+        """Start the copy of the samples into the slot's input, for a batch of `size`. Timed.
 
         A batch that has the GPU for itself gains nothing from a second stream.
         """
@@ -224,7 +227,7 @@ class CudaEngine(Engine):
         from .cuda import PinnedArray
 
         cuda = self._gpu.cuda
-        input_bytes = largest * self._input_sample_bytes
+        input_bytes = largest * self._sample_bytes
         answers = PinnedArray(cuda, (largest, *self._output_shape), self._output_dtype)
         self._prepared.callback(answers.free)
         slot.answers = answers.array

@@ -1,8 +1,7 @@
-// Brings a batch's samples from pinned host memory into a network's input, in one pass.
+// Makes a network's input of a batch's samples.
 //
-// samples: where each sample of the batch is, in host memory that the GPU reads over its link; the list is there too,
-// so that a CUDA graph need not change with it. A few blocks are enough to fill the link; the other multiprocessors
-// stay with the network.
+// samples: where each sample of the batch is, in device memory or in host memory that the GPU reads over its link. The
+// list itself is there too, so that a CUDA graph need not change with it.
 //
 // prepare_B_LAYOUT: samples are uint8 images [area][3]; every value is looked up in table [3][256], which has the bits
 // of the network's type, B bytes each. area: pixels of an image, a multiple of 16.

@@ -1,4 +1,4 @@
-"""From uint8 images to a network's input: on the host when they are loaded, or on the GPU's way.
+"""From uint8 images to a network's input: on the host when they are loaded, or on the GPU.
 
 The layouts are TensorRT's: LINEAR as the recipe says, CHW4 and HWC8 with the colours of a pixel
 side by side and zeros behind them.
@@ -22,11 +22,7 @@ _COLOURS = 3
 _WIDTHS = {"CHW4": 4, "HWC8": 8}
 _PIXELS_PER_THREAD = 16
 _VECTOR_BYTES = 16
-_THREADS = 512
-# A batch that other batches compute beside leaves them the multiprocessors: so many blocks fill the
-# link, and more are no faster. A small one has nothing but its own latency to lose.
-_BLOCKS = 8
-_SMALL_BATCH, _BLOCKS_OF_SMALL = 8, 64
+_THREADS, _MOST_BLOCKS = 128, 4096
 
 
 def shape_sample(recipe: ModelRecipe, layout: str) -> tuple[int, ...]:
@@ -69,13 +65,12 @@ class _Kernel:
         self._pieces = pieces
 
     def _launch(self, count: int, stream: Any, *arguments: int) -> None:
-        most = _BLOCKS_OF_SMALL if count <= _SMALL_BATCH else _BLOCKS
-        blocks = min(-(-count * self._pieces // _THREADS), most)
+        blocks = min(-(-count * self._pieces // _THREADS), _MOST_BLOCKS)
         self._function.prepared_async_call((blocks, 1), (_THREADS, 1, 1), stream, *arguments)
 
 
 class Preparing(_Kernel):
-    """Brings images, and looks every pixel value up in a table of what `normalise` makes of it."""
+    """Looks every pixel value up in a table of what `normalise` makes of it."""
 
     def __init__(self, gpu: Gpu, recipe: ModelRecipe, layout: str) -> None:
         """layout: of the network's input; `can_prepare` says whether there is a kernel for it."""
@@ -88,10 +83,10 @@ class Preparing(_Kernel):
         gpu.cuda.memcpy_htod(self._table, table)
 
     def start(self, samples: int, target: int, count: int, stream: Any) -> None:
-        """Bring `count` samples into the network's input.
+        """Make the network's input of `count` images.
 
-        samples: device address of a list uint64 [count] of the images' device addresses; target: of
-        the network's input.
+        samples: device address of a list, uint64 [count], of the images' addresses, in device or in
+        pinned memory; target: of the network's input.
         """
         self._launch(count, stream, samples, int(self._table), target, count, self._area)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,37 +25,57 @@ if TYPE_CHECKING:
 
 # The second run of TensorRT for RTX captures a graph, where the first has compiled.
 _WARM_UP_RUNS = 3
+# Samples of so small a batch are read from pinned memory by the kernel that prepares them: a copy
+# before it would take longer to start than the reading takes.
+_READ_FROM_HOST_UP_TO = 8
+
+
+@dataclasses.dataclass
+class _Lane:
+    """A stream and what computes on it: slots of one lane come one after another.
+
+    input: device address of the network's input, where slots hold images; else 0.
+    """
+
+    stream: Any
+    context: tensorrt.IExecutionContext | None = None
+    size: int = 0
+    input: int = 0
 
 
 class TensorRt(CudaEngine):
-    """Each slot has an execution context on a stream of its own, and a CUDA graph per batch size.
+    """Two execution contexts, each on its own stream, and a CUDA graph per slot and batch size.
 
-    Networks of two slots run at a time, which fills the gaps between their layers, while the
-    samples of the third are brought. The graph begins with a kernel that brings them from pinned
-    memory: it reads which ones from a list there, so that a batch costs the host one launch. Where
-    the plan's samples are images it makes the network's input of them on the way. TensorRT for RTX
-    captures its graphs itself.
+    Two networks at a time fill the gaps between each other's layers. The slots take turns on them,
+    and there are more than two: behind each network the samples of the next are there already.
+    (With one slot a network both often ended at a time, and one of them waited for its samples.)
+    Samples come as the plan's input wants them, or as uint8 images, of which a kernel before the
+    network makes that. TensorRT for RTX captures its graphs itself, so there a slot has a context.
     """
 
-    depth = 3
     at_once = 2
+    depth = 6
 
     def __init__(self, model: Path, recipe: ModelRecipe | None = None, device: int = 0) -> None:
         """Raises UserError where the plan's sidecar is missing or damaged."""
         self._sidecar = read_sidecar(model)
         super().__init__(model, recipe or self._sidecar.recipe, device)
         self.name = self._sidecar.key.flavour.replace("_", "-")
+        if self._sidecar.key.flavour == "tensorrt_rtx":
+            self.depth = self.at_once
         self._kernel: Preparing | Gathering | None = None
-        self._contexts: dict[int, tensorrt.IExecutionContext] = {}
+        self._lanes: dict[int, _Lane] = {}
         self._sources: dict[int, PinnedArray] = {}
+        self._copied: dict[int, int] = {}
         self._addresses: NDArray[np.uint64] = np.empty(0, np.uint64)
-        self._sizes_set: dict[int, int] = {}
         self._graphs: dict[tuple[int, int], Graph] = {}
 
     def _make_streams(self) -> list[tuple[Any, Any]]:
         cuda = self._gpu.cuda
         copies = cuda.Stream()
-        return [(copies, cuda.Stream()) for _ in range(self.depth)]
+        streams = [cuda.Stream() for _ in range(self.at_once)]
+        self._lanes = {stream.handle: _Lane(stream) for stream in streams}
+        return [(copies, streams[number % self.at_once]) for number in range(self.depth)]
 
     def _open_model(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
         self._flavour = flavour = load_flavour(self._sidecar.key.flavour)
@@ -88,20 +109,18 @@ class TensorRt(CudaEngine):
         return output.shape[1:], np.dtype(output.dtype)
 
     def _choose_kernel(self) -> None:
-        """What samples are in pinned memory, and what brings them from there."""
+        """What samples are in pinned memory, and what makes the network's input of them."""
         recipe = self._recipe
         self._sample_shape = shape_sample(recipe, self._layout)
-        sample_bytes = int(np.prod(self._sample_shape)) * self._sample_dtype.itemsize
-        self._input_sample_bytes = sample_bytes
+        self._network_bytes = int(np.prod(self._sample_shape)) * self._sample_dtype.itemsize
         if self._sidecar.key.input == "uint8" and can_prepare(recipe, self._layout):
             self._kernel = Preparing(self._gpu, recipe, self._layout)
             self._sample_shape = (recipe.image.side, recipe.image.side, 3)
             self._sample_dtype = np.dtype(np.uint8)
-        elif can_gather(sample_bytes):
-            self._kernel = Gathering(self._gpu, sample_bytes)
-        else:
-            return
-        self._opened.callback(self._kernel.free)
+        elif can_gather(self._network_bytes):
+            self._kernel = Gathering(self._gpu, self._network_bytes)
+        if self._kernel is not None:
+            self._opened.callback(self._kernel.free)
 
     def _prepare_samples(self, images: NDArray[np.uint8]) -> NDArray[Any]:
         if isinstance(self._kernel, Preparing):
@@ -115,18 +134,32 @@ class TensorRt(CudaEngine):
         for sources in self._sources.values():
             sources.array[:] = self._addresses[0]  # what fills up a batch must be loaded
 
+    def _prepare_slots(self) -> None:
+        if isinstance(self._kernel, Preparing):
+            for lane in self._lanes.values():
+                allocation = self._gpu.cuda.mem_alloc(self._sizes[-1] * self._network_bytes)
+                self._prepared.callback(allocation.free)
+                lane.input = int(allocation)
+        super()._prepare_slots()
+
     def _allocate(self, slot: Slot, largest: int) -> None:
         from .cuda import PinnedArray
 
         super()._allocate(slot, largest)
-        sources = PinnedArray(self._gpu.cuda, (largest,), np.dtype(np.uint64))
+        cuda = self._gpu.cuda
+        sources = PinnedArray(cuda, (_READ_FROM_HOST_UP_TO,), np.dtype(np.uint64))
         self._prepared.callback(sources.free)
         self._sources[id(slot)] = sources
+        if isinstance(self._kernel, Preparing):
+            steps = np.arange(largest, dtype=np.uint64) * np.uint64(self._sample_bytes)
+            copied = cuda.mem_alloc(steps.nbytes)
+            self._prepared.callback(copied.free)
+            cuda.memcpy_htod(copied, steps + np.uint64(slot.input))
+            self._copied[id(slot)] = int(copied)
 
-    def _bring(self, slot: Slot, rows: Sequence[int], is_alone: bool) -> None:
-        """Say where the samples are; the kernel of the slot's graph brings them."""
-        if self._kernel is None:
-            super()._bring(slot, rows, is_alone)
+    def _bring(self, slot: Slot, rows: Sequence[int], size: int, is_alone: bool) -> None:
+        if self._kernel is None or size > _READ_FROM_HOST_UP_TO:
+            super()._bring(slot, rows, size, is_alone)
             return
         sources = self._sources[id(slot)].array
         if len(rows) == 1:
@@ -138,18 +171,19 @@ class TensorRt(CudaEngine):
         from .cuda import Graph
 
         assert self._engine is not None
-        flavour, stream = self._flavour, slot.compute_stream
-        context = self._contexts.get(id(slot))
-        if context is None:
-            context = self._contexts[id(slot)] = flavour.create_context(self._engine, stream.handle)
-        flavour.set_address(context, self._recipe.input.name, slot.input)
-        flavour.set_address(context, self._recipe.output.name, slot.output)
-        self._set_size(slot, size)
-        for _ in range(_WARM_UP_RUNS):  # of the network by itself: no samples are loaded yet
-            flavour.execute(context, stream.handle)
-        stream.synchronize()
+        flavour, recipe = self._flavour, self._recipe
+        lane = self._lanes[slot.compute_stream.handle]
+        if lane.context is None:
+            lane.context = flavour.create_context(self._engine, lane.stream.handle)
+        flavour.set_address(lane.context, recipe.input.name, lane.input or slot.input)
+        flavour.set_address(lane.context, recipe.output.name, slot.output)
+        if lane.size != size:
+            self._set_size(lane, size)
+            for _ in range(_WARM_UP_RUNS):  # of the network by itself: no samples are loaded yet
+                flavour.execute(lane.context, lane.stream.handle)
+            lane.stream.synchronize()
         if flavour.captures_graphs:
-            graph = Graph(stream, lambda: self._execute(slot, size))
+            graph = Graph(lane.stream, lambda: self._execute(slot, size))
             self._graphs[id(slot), size] = graph
             self._prepared.callback(graph.free)
 
@@ -158,25 +192,30 @@ class TensorRt(CudaEngine):
         if graph is not None:
             graph.launch()
             return
-        self._set_size(slot, size)
+        self._set_size(self._lanes[slot.compute_stream.handle], size)
         self._execute(slot, size)
 
     def _execute(self, slot: Slot, size: int) -> None:
-        """Enqueue what brings the samples, and the network."""
-        stream = slot.compute_stream
+        """Enqueue what makes the network's input, and the network."""
+        lane = self._lanes[slot.compute_stream.handle]
+        assert lane.context is not None
         if self._kernel is not None:
-            self._kernel.start(self._sources[id(slot)].address, slot.input, size, stream)
-        self._flavour.execute(self._contexts[id(slot)], stream.handle)
+            if size <= _READ_FROM_HOST_UP_TO:
+                source = self._sources[id(slot)].address
+                self._kernel.start(source, lane.input or slot.input, size, lane.stream)
+            elif lane.input:
+                self._kernel.start(self._copied[id(slot)], lane.input, size, lane.stream)
+        self._flavour.execute(lane.context, lane.stream.handle)
 
-    def _set_size(self, slot: Slot, size: int) -> None:
-        if self._sizes_set.get(id(slot)) != size:
+    def _set_size(self, lane: _Lane, size: int) -> None:
+        if lane.size != size:
+            assert lane.context is not None
             shape = (size, *shape_sample(self._recipe, "LINEAR"))
-            self._flavour.set_shape(self._contexts[id(slot)], self._recipe.input.name, shape)
-            self._sizes_set[id(slot)] = size
+            self._flavour.set_shape(lane.context, self._recipe.input.name, shape)
+            lane.size = size
 
     def _forget(self) -> None:
         # Contexts before the engine that they belong to.
         self._graphs.clear()
-        self._contexts.clear()
-        self._sizes_set.clear()
+        self._lanes.clear()
         self._engine = None
