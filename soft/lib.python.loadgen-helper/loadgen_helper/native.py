@@ -152,7 +152,10 @@ def choose_interface(path: Path | None) -> tuple[Interface, str]:
         native = NativeInterface(path)
     except UserError as error:
         return WheelInterface(), str(error)
-    wheel_version = importlib.metadata.version("mlcommons-loadgen")
+    try:
+        wheel_version = importlib.metadata.version("mlcommons-loadgen")
+    except importlib.metadata.PackageNotFoundError:
+        wheel_version = "of an unknown version"
     if native.version != wheel_version:
         reason = f"it is LoadGen {native.version}, and its Python module is {wheel_version}"
         return WheelInterface(), f"{path}: {reason}"
