@@ -189,6 +189,9 @@ class Graph:
         self._check((error,))
         self._executable = self._check(driver.cuGraphInstantiate(graph, 0))
         self._check(driver.cuGraphDestroy(graph))
+        # Else the first launch does it: a millisecond each, in the timed part, in which Server's
+        # queries pile up where there are many sizes.
+        self._check(driver.cuGraphUpload(self._executable, self._stream))
 
     def launch(self) -> None:
         """Start it on the stream of the capture. Timed."""
@@ -213,10 +216,15 @@ def import_pycuda() -> Any:
     """pycuda.driver. Raises UserError where it is not installed."""
     try:
         import pycuda.driver
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise UserError(
             f"this run needs pycuda ({error}): `pip install pycuda` builds it with the CUDA "
             "toolkit's nvcc"
+        ) from None
+    except ImportError as error:
+        raise UserError(
+            f"pycuda is installed and does not load: {error}. It fits the CUDA that it was built "
+            "with: `pip install --force-reinstall --no-cache-dir pycuda` builds it for this one"
         ) from None
     return pycuda.driver
 
