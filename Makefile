@@ -62,7 +62,7 @@ bench-tensorrt: setup
 	@PYTHONPATH=$(HELPERS) $(BIN)/python bench/tensorrt_engine.py $(ARGS)
 
 bench-%: setup
-	@PYTHONPATH=$(HELPERS) $(BIN)/python bench/$*.py
+	@PYTHONPATH=$(HELPERS) $(BIN)/python bench/$*.py $(ARGS)
 
 docs/report.png: docs/analysis-records.zip .ck/test-installed
 	@PYTHONPATH=$(HELPERS) $(BIN)/python bench/picture.py
