@@ -27,9 +27,11 @@ from imagenet_helper.preprocess import load_preprocessed
 from loadgen_helper.engines import Engine
 from loadgen_helper.engines.cuda import Graph
 from loadgen_helper.engines.tensorrt import TensorRt
+from loadgen_helper.environment import describe_environment
 from loadgen_helper.native import choose_interface
 from loadgen_helper.run import run_test
 from loadgen_helper.settings import RunSettings
+from tensorrt_helper.flavour import find_version
 
 ROOT = Path(__file__).resolve().parent.parent
 MAKE_MODEL = ROOT / "package" / "model-onnx-resnet50" / "make_resnet50.py"
@@ -211,11 +213,11 @@ def make_images(folder: Path | None) -> np.ndarray:
     return np.ascontiguousarray(images[np.arange(IMAGES) % len(images)])
 
 
-def make_calibration(folder: Path) -> Path:
+def make_calibration(folder: Path, source: Path) -> Path:
     """A preprocessed set of random images, for a network with random weights."""
     import cv2
+    from imagenet_helper.model import load_model_recipe
     from imagenet_helper.preprocess import preprocess
-    from imagenet_helper.recipe import ImageRecipe
 
     originals = folder / "calibration-originals"
     originals.mkdir(parents=True, exist_ok=True)
@@ -223,7 +225,9 @@ def make_calibration(folder: Path) -> Path:
     for number in range(32):
         path = originals / f"{number}.png"
         cv2.imwrite(str(path), rng.integers(0, 256, (256, 256, 3), np.uint8))
-    preprocess(originals, folder / "calibration", ImageRecipe(), labelled=False)
+    recipe = load_model_recipe(source)
+    target = folder / "calibration"
+    preprocess(originals, target, recipe.image, dataset=recipe.dataset, labelled=False)
     return folder / "calibration"
 
 
@@ -239,7 +243,7 @@ def make_plan(text: str, options: argparse.Namespace) -> tuple[Path, int]:
     if not model.exists():
         more: list[Any] = []
         if precision == "int8":
-            more = ["--calibration", options.calibration or make_calibration(folder)]
+            more = ["--calibration", options.calibration or make_calibration(folder, source)]
         run_python(
             *("-m", "imagenet_helper.convert", "--source", source, "--output", model),
             *("--precision", precision, "--input", "native", *more),
@@ -340,6 +344,22 @@ def measure_server(
     return [*cells, f"{best:.2f}"], is_met
 
 
+def write_table(path: Path, rows: list[list[str]], options: argparse.Namespace) -> None:
+    """Add the figures to a Markdown file, under what they were measured on."""
+    gpus = describe_environment(ROOT)["gpus"][: options.gpus]
+    names = ", ".join(f"{gpu['name']} (driver {gpu['driver']})" for gpu in gpus)
+    lines = [
+        f"{names}, TensorRT {find_version('tensorrt')}, {options.input} samples, {date.today()}",
+        "",
+        "| plan | scenario | measured | the plan alone | ratio |",
+        "| --- | --- | --- | --- | --- |",
+        *(f"| {' | '.join(cells)} |" for cells in rows),
+        "",
+    ]
+    with path.open("a") as file:
+        file.write("\n".join(lines) + "\n")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench-tensorrt", description=__doc__)
     add = parser.add_argument
@@ -376,10 +396,7 @@ def main() -> int:
             verdicts.append(is_met)
             rows.append(cells)
     if options.table:
-        with options.table.open("a") as file:
-            for cells in rows:
-                where = f"{options.gpus} GPU, {options.input} samples, {date.today()}"
-                file.write(f"| {' | '.join([*cells, where])} |\n")
+        write_table(options.table, rows, options)
     return 0 if all(verdicts) else 1
 
 

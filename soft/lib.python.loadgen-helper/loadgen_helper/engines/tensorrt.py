@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # The second run of TensorRT for RTX captures a graph, where the first has compiled.
 _WARM_UP_RUNS = 3
-# Samples of so small a batch are read from pinned memory by the kernel that prepares them: a copy
-# before it would take longer to start than the reading takes.
+# The samples of so small a batch are read from pinned memory by the kernel that prepares them, so
+# that a query is one launch.
 _READ_FROM_HOST_UP_TO = 8
 
 
