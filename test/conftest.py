@@ -20,7 +20,13 @@ PROGRAM = "image-classification-tensorrt-loadgen-py"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put files with slow tests first: at the end no worker waits for another one's long file."""
+    """Put files with slow tests first: at the end no worker waits for another one's long file.
+
+    Tests that ask for a GPU are marked so.
+    """
+    for item in items:
+        if "gpu" in getattr(item, "fixturenames", ()):
+            item.add_marker("gpu")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 

@@ -29,9 +29,10 @@ CONVERSION_PACKAGE = "model-onnx-convert"
 
 # What a tag chooses, the default first. A file of ONNX has no tf32: that is a way to compute.
 PRECISIONS = ("fp32", "tf32", "fp16", "int8")
-# A plan's input: images that the GPU prepares, or what the network itself takes. A file's: images,
-# or one of the other two, by which plans are made.
-INPUTS = ("uint8", "int8", "fp16", "fp32", "native")
+# A plan's samples: images that the GPU prepares, or what the plan itself takes. A converted file's
+# input: images, or one of the other two, by which plans are made.
+PLAN_INPUTS = ("uint8", "int8", "fp16", "fp32")
+FILE_INPUTS = ("uint8", "fp32", "native")
 OUTPUTS = ("class", "scores")
 DEFAULT_MAX_BATCH = 1
 
@@ -108,7 +109,7 @@ def read_request(tags, max_batch=DEFAULT_MAX_BATCH, default_source=DEFAULT_SOURC
     """Take tags apart. What is no option is the source's. max_batch: where no tag says it."""
     tags = strip_ck_tags(tags)
     precision = choose(tags, "precision", PRECISIONS)
-    input_type = choose(tags, "input", [f"input.{name}" for name in INPUTS])
+    input_type = choose_input(tags, precision)
     output = choose(tags, "output", [f"output.{name}" for name in OUTPUTS])
     flavours = {tag for tag in tags if FLAVOUR.fullmatch(tag)}
     sizes = {tag for tag in tags if tag.startswith("maxbatch.")}
@@ -117,11 +118,6 @@ def read_request(tags, max_batch=DEFAULT_MAX_BATCH, default_source=DEFAULT_SOURC
             ck_hooks.fail(f"{join_tags(several)}: want one of these tags, not several")
     for size in sizes:
         max_batch = read_max_batch(size.removeprefix("maxbatch."))
-    if input_type in ("input.int8", "input.fp16") and f"input.{precision}" != input_type:
-        ck_hooks.fail(
-            f"{input_type} is the input of a plan in {input_type.removeprefix('input.')}, and "
-            f"{precision} was asked for. Leave it out, and the GPU prepares the images"
-        )
     source = tags - ONNX - PLAN - {precision, input_type, output, CONVERTED} - flavours - sizes
     if not source and default_source:
         source = {default_source}
@@ -133,6 +129,23 @@ def read_request(tags, max_batch=DEFAULT_MAX_BATCH, default_source=DEFAULT_SOURC
         max_batch=max_batch,
         flavour=min(flavours, default=None),
     )
+
+
+def choose_input(tags, precision):
+    """The tag of the input, of a plan or of a converted file, by the other tags."""
+    is_file = "onnx" in tags and "tensorrt" not in tags
+    what, names = ("converted file", FILE_INPUTS) if is_file else ("plan", PLAN_INPUTS)
+    choices = [f"input.{name}" for name in names]
+    unfit = {tag for tag in tags if tag.startswith("input.")} - set(choices)
+    if unfit:
+        ck_hooks.fail(f"{join_tags(unfit)}: the input of a {what} is {' or '.join(choices)}")
+    chosen = choose(tags, "input", choices)
+    if chosen in ("input.int8", "input.fp16") and chosen != f"input.{precision}":
+        ck_hooks.fail(
+            f"{chosen} is the input of a plan in {chosen.removeprefix('input.')}, and {precision} "
+            "was asked for. Leave it out, and the GPU prepares the images"
+        )
+    return chosen
 
 
 def read_max_batch(text):

@@ -476,7 +476,7 @@ def parse_request(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> 
     parser.add_argument(
         "--aux-streams", type=int, metavar="N", help="streams beside a context's own"
     )
-    parser.add_argument("--tiling-level", type=int, metavar="0..3", help="TensorRT 10 and newer")
+    parser.add_argument("--tiling-level", type=int, metavar="0..3", help="TensorRT 10.8 and newer")
     options = parser.parse_args(arguments)
     capabilities = options.compute_capabilities
     mib = options.workspace_mib

@@ -175,8 +175,8 @@ class Flavour:
             value = limits[name]
             if value is not None and not 0 <= value <= most:
                 raise UserError(f"{name} {value}: want 0 to {most}")
-        if limits["tiling_level"] is not None and (self.is_rtx or self._release[0] < 10):
-            raise UserError(f"{self.title} has no tiling_level: TensorRT 10 and newer have one")
+        if limits["tiling_level"] is not None and (self.is_rtx or self._release < (10, 8)):
+            raise UserError(f"{self.title} has no tiling_level: TensorRT 10.8 and newer have one")
         return {
             "typing": "strong" if self.is_strongly_typed else "weak",
             "flags": list(self.list_flags(precision)),

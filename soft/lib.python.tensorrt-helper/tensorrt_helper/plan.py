@@ -10,10 +10,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from imagenet_helper.errors import UserError
 from imagenet_helper.files import hash_file, write_file
@@ -357,6 +358,10 @@ def _parse_recipe(data: Any) -> ModelRecipe:
             fits = True  # image.*: ImageRecipe checks them
         if not fits:
             raise ValueError(f"recipe: {name} = {value!r} makes no sense")
+    step = recipe.input.step
+    is_number = type(step) in (int, float) and 0 < cast(float, step) < math.inf
+    if (recipe.input.dtype == "int8") != (step is not None) or (step is not None and not is_number):
+        raise ValueError(f"recipe: input.step = {step!r} makes no sense for {recipe.input.dtype}")
     return recipe
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import ck_hooks
 import ck_plans
 import pytest
@@ -44,6 +46,107 @@ def test_tf32_takes_the_file_of_fp32():
     assert "fp32" in tags
     assert "tf32" not in tags
     assert {"model", "onnx", "converted-from-onnx", "digits"} <= tags
+
+
+@pytest.mark.parametrize(
+    ("tags", "samples"),
+    [
+        ("fp32", "uint8"),
+        ("int8", "uint8"),
+        ("int8,input.int8", "int8"),
+        ("fp16,input.fp16", "fp16"),
+        ("int8,input.fp32", "fp32"),
+        ("fp16,input.uint8", "uint8"),
+    ],
+)
+def test_what_samples_are_is_the_plans_and_not_the_files(tags, samples):
+    """Images are prepared before the plan, of what its first layer computes in."""
+    request = read(f"model,tensorrt,digits,{tags}")
+    assert request.input == samples
+    assert [tag for tag in request.plan_tags(None) - {None} if tag.startswith("input.")] == [
+        f"input.{samples}"
+    ]
+    conversion = request.for_conversion()
+    of_file = "input.fp32" if samples == "fp32" else "input.native"
+    assert {t for t in conversion.conversion_tags() if t.startswith("input.")} == {of_file}
+    assert dataclasses.replace(conversion, input=samples) == request
+
+
+@pytest.mark.parametrize(
+    ("precision", "samples"),
+    [("fp16", "int8"), ("fp32", "int8"), ("int8", "fp16"), ("tf32", "fp16")],
+)
+def test_samples_of_another_precision(precision, samples, capsys):
+    with pytest.raises(SystemExit) as ended:
+        read(f"model,tensorrt,digits,{precision},input.{samples}")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(
+        f"error: input.{samples} is the input of a plan in {samples}, and {precision} was asked for"
+    )
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        (
+            "model,tensorrt,digits,input.native",
+            "input.native: the input of a plan is input.uint8 or input.int8 or input.fp16 or "
+            "input.fp32",
+        ),
+        (
+            "model,onnx,converted-from-onnx,digits,fp16,input.fp16",
+            "input.fp16: the input of a converted file is input.uint8 or input.fp32 or "
+            "input.native",
+        ),
+        (
+            "model,tensorrt,digits,input.uint16",
+            "input.uint16: the input of a plan is input.uint8 or input.int8 or input.fp16 or "
+            "input.fp32",
+        ),
+    ],
+)
+def test_an_input_that_there_is_not(tags, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        read(tags)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_the_question_about_a_plan_has_all_that_was_asked_of_its_build():
+    told = {
+        "TENSORRT_AUX_STREAMS": "0",
+        "TENSORRT_BUILDER_LEVEL": "4",
+        "TENSORRT_TILING_LEVEL": "2",
+        "TENSORRT_OPT_BATCH_SIZE": "",
+        "CALIBRATION_COUNT": "12",
+    }
+    entry = {
+        "meta": {
+            "tags": ["model", "tensorrt", "tensorrt-10", "digits"],
+            "deps": {"converted": {"dict": {"customize": {"full_path": "m.onnx"}}}},
+            "customize": {
+                "full_path": "m.plan",
+                "recipe": {"sha256": "a" * 64},
+                "install_env": told,
+            },
+        }
+    }
+    request = read("model,tensorrt,digits,int8,input.int8,maxbatch.8")
+    assert ck_plans.describe_plan(entry, request) == {
+        "plan": "m.plan",
+        "model": "m.onnx",
+        "plan_sha256": "a" * 64,
+        "onnx_sha256": None,
+        "precision": "int8",
+        "input": "int8",
+        "max_batch": 8,
+        "flavour": "tensorrt",
+        "major": "10",
+        "whole": False,
+        "aux_streams": "0",
+        "builder_level": "4",
+        "tiling_level": "2",
+    }
 
 
 def test_tags_of_cks_own_are_not_the_models():

@@ -18,7 +18,7 @@ from imagenet_helper import compose, convert, precision
 from imagenet_helper.convert import convert as convert_file
 from imagenet_helper.errors import UserError
 from imagenet_helper.files import hash_file
-from imagenet_helper.model import load_model_recipe, normalise
+from imagenet_helper.model import InputSpec, load_model_recipe, normalise
 from imagenet_helper.preprocess import PreprocessedSet, preprocess
 from imagenet_helper.recipe import ImageRecipe
 from onnx import TensorProto, helper, numpy_helper
@@ -303,6 +303,147 @@ def test_the_model_keeps_its_own_input(source, make):
     assert recipe.conversion["calibration"] is None
 
 
+# ---- the input that the first layer computes in
+
+NATIVE = {
+    "fp32": ("float32", FLOAT),
+    "fp16": ("float16", TensorProto.FLOAT16),
+    "int8": ("int8", TensorProto.INT8),
+}
+
+
+def transpose_first(network: Network) -> Network:
+    """The same network for NHWC."""
+    network.nodes[0].input[0] = "planar"
+    network.nodes.insert(0, node("Transpose", "images", "planar", perm=[0, 3, 1, 2]))
+    return dataclasses.replace(network, layout="NHWC")
+
+
+def assert_same_answers(made: Path, images: np.ndarray, expected: np.ndarray, wanted: str) -> None:
+    """To the bit, but for float16, which ONNX Runtime computes in float32 on a CPU: it does not
+    round to float16 what it has itself made, and `normalise` does."""
+    tolerance = 1e-3 if wanted == "fp16" else 0
+    np.testing.assert_allclose(run(made, images), expected, rtol=0, atol=tolerance)
+
+
+def list_readers(model: onnx.ModelProto, tensor: str) -> list[str]:
+    return [one.op_type for one in model.graph.node if tensor in one.input]
+
+
+@pytest.mark.parametrize("wanted", PRECISIONS)
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("batch", ["N", 4])
+def test_samples_prepared_before_give_the_same_answers(tmp_path, make, wanted, layout, batch):
+    """They are prepared by `normalise`, and in the other file of that conversion by its graph."""
+    network = make_network(batch=batch)
+    if layout == "NHWC":
+        network = transpose_first(network)
+    source = save_network(tmp_path / "small.onnx", network)
+    images = draw_images(64)
+    expected = run(make(source, wanted, "uint8", "scores"), images)
+    made = make(source, wanted, "native", "scores")
+    assert_same_answers(made, images, expected, wanted)
+    assert len(np.unique(expected, axis=0)) == len(images)  # no two of them look the same to it
+    model, recipe = onnx.load(made), load_model_recipe(made)
+    name, elem_type = NATIVE[wanted]
+    assert (recipe.input.name, recipe.input.layout, recipe.input.dtype) == ("images", "NCHW", name)
+    assert (recipe.mean, recipe.scale) == (tuple(MEAN), tuple(SCALE))
+    assert recipe.max_batch == (None if batch == "N" else batch)
+    assert recipe.conversion is not None
+    assert recipe.conversion["input"] == "native"
+    tensor = model.graph.input[0].type.tensor_type
+    shape = [dim.dim_value or dim.dim_param for dim in tensor.shape.dim]
+    assert (tensor.elem_type, shape) == (elem_type, [batch, 3, SIDE, SIDE])
+    first = "DequantizeLinear" if wanted == "int8" else "Conv"
+    assert list_readers(model, "images") == [first]
+    assert not kinds(model)["Transpose"]
+    if wanted == "int8":
+        (back,) = (one for one in model.graph.node if one.input[0] == "images")
+        constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+        assert recipe.input.step == constants[back.input[1]]
+    else:
+        assert recipe.input.step is None
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_a_network_that_takes_uint8_itself_keeps_that(tmp_path, make, layout):
+    network = make_network(dtype=TensorProto.UINT8)
+    network.nodes[0].input[0] = "pixels"
+    planar = "images"
+    if layout == "NHWC":
+        network.layout, planar = layout, "planar"
+        network.nodes.insert(0, node("Transpose", "images", planar, perm=[0, 3, 1, 2]))
+    network.nodes.insert(len(network.nodes) - 9, node("Cast", planar, "pixels", to=FLOAT))
+    source = save_network(tmp_path / "small.onnx", network, mean=[0] * 3, scale=[1] * 3)
+    images = draw_images(32)
+    expected = run(source, images)
+    made = make(source, "fp32", "native", "scores")
+    np.testing.assert_array_equal(run(made, images), expected)
+    recipe = load_model_recipe(made)
+    assert (recipe.input.dtype, recipe.input.layout) == ("uint8", layout)
+    assert (recipe.mean, recipe.scale) == ((0, 0, 0), (1, 1, 1))
+
+
+def test_two_layers_that_read_the_images_share_what_is_quantised(tmp_path, make):
+    network = make_network()
+    network.weights["w4"] = np.random.default_rng(6).normal(size=(8, 3, 1, 1)).astype(np.float32)
+    network.nodes[3:5] = [node("Conv", "images w4", "c4"), node("Add", "c2 c4", "sum")]
+    source = save_network(tmp_path / "small.onnx", network)
+    images = draw_images(64)
+    expected = run(make(source, "int8", "uint8", "scores"), images)
+    made = make(source, "int8", "native", "scores")
+    np.testing.assert_array_equal(run(made, images), expected)
+    assert load_model_recipe(made).input.dtype == "int8"
+
+
+@pytest.mark.parametrize("wanted", PRECISIONS)
+def test_what_a_network_does_itself_to_its_input_stays(tmp_path, make, wanted):
+    network = make_network()
+    network.weights["shift"] = np.array([0.25], np.float32)
+    network.nodes[0].input[0] = "shifted"
+    network.nodes.insert(0, node("Sub", "images shift", "shifted"))
+    source = save_network(tmp_path / "small.onnx", network)
+    images = draw_images(64)
+    expected = run(make(source, wanted, "uint8", "scores"), images)
+    made = make(source, wanted, "native", "scores")
+    assert_same_answers(made, images, expected, wanted)
+    assert list_readers(onnx.load(made), "images") == ["Sub"]
+    assert load_model_recipe(made).input.dtype == ("float16" if wanted == "fp16" else "float32")
+
+
+def test_a_layout_that_something_else_reads_stays(tmp_path, make):
+    network = transpose_first(make_network())
+    network.nodes[-1].output[0] = "logits"
+    network.nodes += [
+        node("ReduceMean", "images", "brightness", axes=[1, 2, 3], keepdims=0),
+        node("Unsqueeze", "brightness last", "column"),
+        node("Add", "logits column", "scores"),
+    ]
+    network.weights["last"] = np.array([1])
+    source = save_network(tmp_path / "small.onnx", network)
+    images = draw_images(32)
+    expected = run(make(source, "fp32", "uint8", "scores"), images)
+    made = make(source, "fp32", "native", "scores")
+    np.testing.assert_array_equal(run(made, images), expected)
+    assert load_model_recipe(made).input.layout == "NHWC"
+    assert sorted(list_readers(onnx.load(made), "images")) == ["ReduceMean", "Transpose"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        ("uint8", InputSpec("images", "NHWC", "uint8")),
+        ("fp32", InputSpec("images", "NHWC", "float32")),
+        ("native", InputSpec("images", "NCHW", "float32")),
+    ],
+)
+def test_composing_tells_what_the_input_has_become(tmp_path, kind, spec):
+    source = save_network(tmp_path / "small.onnx", transpose_first(make_network()))
+    recipe = load_model_recipe(source)
+    network = compose.read_network(source, recipe)
+    assert compose.compose(source, network, recipe, kind, "class") == spec
+
+
 # ---- models as they come
 
 
@@ -584,6 +725,39 @@ def test_a_constant_beyond_float16_stays_in_float32(tmp_path, make):
     assert max(float(np.abs(array).max()) for array in constants) == 1e6
 
 
+@pytest.mark.parametrize("wanted", ["fp16", "int8"])
+def test_what_an_engine_that_chooses_types_keeps_in_float32(tmp_path, make, wanted):
+    """Sums and exponentials; not what has int8 to read, and nothing that computes in float16."""
+    network = make_network()
+    network.nodes[-1].output[0] = "logits"
+    network.nodes.append(node("Softmax", "logits", "scores", axis=1))
+    network.weights["axes"] = np.array([2, 3])
+    network.nodes[6] = node("ReduceMean", "r2", "pooled", axes=[2, 3])
+    model = onnx.load(make(save_network(tmp_path / "small.onnx", network), wanted))
+    names = set(precision.list_float32_nodes(model))
+    by_name = {one.name: one.op_type for one in model.graph.node}
+    named = {by_name[name] for name in names}
+    assert "Softmax" in named
+    assert not named & {"Conv", "Gemm", "Relu", "Add", "Cast", "QuantizeLinear", "ArgMax"}
+    # ReduceMean sums, which a float16 file leaves to float32; in an int8 file it reads int8.
+    assert ("ReduceMean" in named) == (wanted == "fp16")
+
+
+def test_what_is_beyond_float16_is_kept_in_float32_by_every_engine(tmp_path, make):
+    network = make_network()
+    network.weights["large"] = np.array([1e6], np.float32)
+    network.nodes[5:6] = [
+        node("Mul", "sum large", "millions"),
+        node("Div", "millions large", "again"),
+        node("Relu", "again", "r2"),
+    ]
+    source = save_network(tmp_path / "small.onnx", network)
+    model = onnx.load(make(source, "fp16", "native"))
+    names = precision.list_float32_nodes(model)
+    (mul,) = (one.name for one in model.graph.node if one.op_type == "Mul")
+    assert mul in names
+
+
 # ---- int8
 
 
@@ -631,8 +805,38 @@ def test_what_is_quantised(source, make):
     quantised = [producers[name].op_type == "DequantizeLinear" for name in add.input]
     assert sorted(quantised) == [False, True]
     activations = [name for name in pairs if name not in constants]
-    assert len(activations) == 3
+    assert activations == ["images.network", "r1", "r2", "features"]
     assert kinds(model)["BatchNormalization"] == 0
+
+
+@pytest.mark.parametrize("pooling", ["AveragePool", "GlobalAveragePool", "ReduceMean"])
+def test_pooling_reads_int8(tmp_path, make, pooling):
+    """Else the layer before it would write float32 for nobody but it."""
+    attributes: dict[str, Any] = {
+        "AveragePool": {"kernel_shape": [SIDE, SIDE]},
+        "ReduceMean": {"axes": [2, 3]},
+    }.get(pooling, {})
+    network = make_network()
+    network.nodes[6] = node(pooling, "r2", "pooled", **attributes)
+    source = save_network(tmp_path / "small.onnx", network)
+    made = make(source, "int8", "uint8", "scores")
+    model = onnx.load(made)
+    read_quantisation(model)
+    producers = {name: one for one in model.graph.node for name in one.output}
+    (pool,) = (one for one in model.graph.node if one.op_type == pooling)
+    assert producers[pool.input[0]].op_type == "DequantizeLinear"
+    images = draw_images(64)
+    expected = run(source, images)
+    assert np.abs(run(made, images) - expected).max() <= 0.1 * np.abs(expected).max()
+
+
+def test_pooling_of_the_images_themselves_is_left_alone(tmp_path, make):
+    network = make_network()
+    network.nodes[0].input[0] = "smaller"
+    network.nodes.insert(0, node("AveragePool", "images", "smaller", kernel_shape=[2, 2]))
+    made = make(save_network(tmp_path / "small.onnx", network), "int8", "native")
+    assert list_readers(onnx.load(made), "images") == ["AveragePool"]
+    assert load_model_recipe(made).input.dtype == "float32"
 
 
 def test_a_block_whose_way_around_is_a_convolution(tmp_path, make):
@@ -916,6 +1120,19 @@ def test_the_command_is_quiet_without_a_terminal(source, tmp_path, calibration, 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{output}: small in int8, uint8 in, class out\n"
     assert sorted(path.name for path in output.parent.iterdir()) == ["model.json", "model.onnx"]
+
+
+def test_the_command_makes_native_input(source, tmp_path, calibration, run_module):
+    output = tmp_path / "model.onnx"
+    done = run_module(
+        *("convert", "--source", source, "--output", output, "--precision", "int8"),
+        *("--input", "native", "--calibration", calibration),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{output}: small in int8, int8 in, class out\n"
+    described = json.loads(output.with_suffix(".json").read_text())["input"]
+    assert described == load_model_recipe(output).to_dict()["input"]
+    assert described["step"] > 0
 
 
 def test_the_command_refuses_with_one_message(source, tmp_path, run_module):

@@ -10,7 +10,12 @@ import pytest
 from imagenet_helper.dataset import DATASET_CLASSES
 from imagenet_helper.errors import UserError
 from imagenet_helper.files import hash_file
-from imagenet_helper.model import ModelRecipe, load_model_recipe, normalise
+from imagenet_helper.model import (
+    ModelRecipe,
+    load_model_recipe,
+    normalise,
+    tabulate_pixels,
+)
 from imagenet_helper.recipe import ImageRecipe
 from onnx import TensorProto, helper, numpy_helper
 
@@ -394,6 +399,76 @@ def test_normalise_to_uint8_keeps_the_pixels(tmp_path, layout):
     made = normalise(images, recipe)
     assert np.array_equal(made, expected)
     assert made.flags.c_contiguous
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_normalise_to_int8_is_what_onnx_quantises(tmp_path, layout):
+    recipe = make_recipe(tmp_path, TensorProto.INT8, layout, input={"step": 0.75})
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    values = (images.astype(np.float64) - [1, 2, 3]) * [0.5, 0.25, 2] / 0.75
+    if layout == "NCHW":
+        values = values.transpose(0, 3, 1, 2)
+    assert values.max() > 128  # what is beyond int8 is its last value
+    made = normalise(images, recipe)
+    assert (made.dtype, made.shape, made.flags.c_contiguous) == (np.int8, values.shape, True)
+    assert np.array_equal(made, values.round().clip(-128, 127))
+
+
+def test_normalise_to_int8_rounds_half_to_even_and_saturates(tmp_path):
+    changes = {"mean": [4, 5, 0], "scale": [1, -100, 1], "input": {"step": 2}}
+    recipe = make_recipe(tmp_path, TensorProto.INT8, "NHWC", **changes)
+    images = np.zeros((1, 8, 8, 3), np.uint8)
+    images[0, 0, :, 0] = [1, 2, 3, 4, 5, 6, 7, 9]  # -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2.5
+    images[0, 0, :, 1] = [0, 2, 4, 5, 6, 7, 8, 255]
+    images[0, 0, :, 2] = [0, 1, 3, 5, 252, 253, 254, 255]
+    made = normalise(images, recipe)[0, 0]
+    assert made[:, 0].tolist() == [-2, -1, 0, 0, 0, 1, 2, 2]
+    assert made[:, 1].tolist() == [127, 127, 50, 0, -50, -100, -128, -128]
+    assert made[:, 2].tolist() == [0, 0, 2, 2, 126, 126, 127, 127]
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", ["FLOAT", "FLOAT16", "INT8", "UINT8"])
+def test_a_table_of_what_normalise_makes_of_each_pixel_value(tmp_path, layout, dtype):
+    changes: dict[str, Any] = {"input": {"step": 0.75}} if dtype == "INT8" else {}
+    if dtype == "UINT8":
+        changes = {"mean": [0, 0, 0], "scale": [1, 1, 1]}
+    recipe = make_recipe(tmp_path, TensorProto.DataType.Value(dtype), layout, **changes)
+    table = tabulate_pixels(recipe)
+    assert (table.shape, table.dtype) == ((3, 256), np.dtype(recipe.input.dtype))
+    assert table.flags.c_contiguous
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    made = normalise(images, recipe)
+    planes = made if layout == "NCHW" else made.transpose(0, 3, 1, 2)
+    for colour in range(3):
+        assert np.array_equal(table[colour][images[..., colour]], planes[:, colour])
+
+
+def test_what_1_stands_for_belongs_to_int8(tmp_path):
+    path = make_onnx(tmp_path / "tiny.onnx", dtype=TensorProto.INT8)
+    write_recipe(path)
+    with pytest.raises(UserError, match=r"tiny\.json: input\.step.* Add it for int8"):
+        load_model_recipe(path)
+    write_recipe(path, input={"step": 0.5})
+    recipe = load_model_recipe(path)
+    assert (recipe.input.dtype, recipe.input.step) == ("int8", 0.5)
+    assert recipe.to_dict()["input"]["step"] == 0.5
+    assert ModelRecipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+    for step in (0, -1, "1", True, float("inf"), None):
+        write_recipe(path, input={"step": step})
+        with pytest.raises(UserError, match=r"tiny\.json.*input\.step.*a number above 0"):
+            load_model_recipe(path)
+
+
+@pytest.mark.parametrize("dtype", ["FLOAT", "FLOAT16", "UINT8"])
+def test_other_types_have_no_step(tmp_path, dtype):
+    path = make_onnx(tmp_path / "tiny.onnx", dtype=TensorProto.DataType.Value(dtype))
+    plain = {"mean": [0, 0, 0], "scale": [1, 1, 1]}
+    write_recipe(path, input={"step": 0.5}, **plain)
+    with pytest.raises(UserError, match=r"tiny\.json: input\.step.*remove it for another type"):
+        load_model_recipe(path)
+    write_recipe(path, **plain)
+    assert "step" not in load_model_recipe(path).to_dict()["input"]
 
 
 @pytest.mark.parametrize(

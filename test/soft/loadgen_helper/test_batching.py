@@ -209,6 +209,60 @@ def test_no_third_batch_waits_behind_two():
     assert policy.decide(1.0041, 20, 1.003).wait_s > 1e-3
 
 
+def make_pair(known_s=4e-3, size=8):
+    """Of a device that computes two batches at a time: both run, since 1.0 and 1.001."""
+    policy = DeadlineBatches(list_sizes(32), BOUND_S, at_once=2)
+    policy.started(0.0, size)
+    policy.finished(known_s)
+    policy.started(1.0, size)
+    policy.started(1.001, size)
+    return policy
+
+
+def test_a_device_that_computes_two_at_a_time_gets_a_second_at_once():
+    policy = DeadlineBatches(list_sizes(32), BOUND_S, at_once=2)
+    policy.started(0.0, 8)
+    policy.finished(4e-3)
+    assert policy.decide(0.9, 9, 0.9) == (8, 0)
+    policy.started(1.0, 8)
+    assert policy.decide(1.0001, 3, 1.0) == (3, 0)
+    assert policy.decide(1.0001, 0, 0.0) == (0, 0)
+    policy.started(1.0001, 3)
+    assert policy.decide(1.0002, 3, 1.0).samples == 0
+
+
+def test_a_third_is_held_back_until_the_oldest_of_two_ends():
+    policy = make_pair()
+    samples, wait_s = policy.decide(1.0015, 3, 1.001)
+    assert samples == 0
+    assert 1.003 < 1.0015 + wait_s < 1.004  # the younger one ends at 1.005 or later
+    assert policy.decide(1.0015 + wait_s, 5, 1.001) == (5, 0)
+    policy.finished(1.004)
+    assert policy.decide(1.0041, 3, 1.001) == (3, 0)  # one place is free
+
+
+def test_no_fourth_batch_waits_behind_two_that_run_and_one_that_is_ready():
+    policy = make_pair()
+    policy.started(1.0038, 10)
+    assert policy.decide(1.0039, 20, 1.0) == (0, 0)
+    assert policy.decide(1.5, 20, 1.0) == (0, 0)  # whatever it costs the oldest
+    assert policy.decide(1.0039, 32, 1.0) == (32, 0)  # a full one does not grow
+    policy.finished(1.004)
+    assert policy.decide(1.0041, 20, 1.004).wait_s > 1e-3
+
+
+def test_the_oldest_is_not_held_back_over_its_bound_by_two_that_run():
+    policy = make_pair()
+    assert policy.decide(1.0015, 8, 1.0015 - BOUND_S) == (8, 0)
+
+
+def test_with_two_at_a_time_nothing_is_held_back_before_a_batch_was_measured():
+    policy = DeadlineBatches(list_sizes(32), BOUND_S, at_once=2)
+    policy.started(1.0, 4)
+    policy.started(1.0, 4)
+    assert policy.decide(1.0001, 3, 1.0) == (3, 0)
+
+
 def test_nothing_is_held_back_before_a_batch_was_measured():
     policy = DeadlineBatches(list_sizes(32), BOUND_S)
     policy.started(1.0, 4)

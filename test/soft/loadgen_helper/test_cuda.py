@@ -340,6 +340,132 @@ def test_without_pycuda_the_run_says_so(
         FirstByte(recipe).open()
 
 
+def test_a_pycuda_that_does_not_load_is_another_matter(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is installed: to install it again as it is would change nothing."""
+    (tmp_path / "pycuda").mkdir()
+    (tmp_path / "pycuda" / "__init__.py").touch()
+    said = "libcurand.so.10: cannot open shared object file"
+    (tmp_path / "pycuda" / "driver.py").write_text(f"raise ImportError({said!r})\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("pycuda", "pycuda.driver"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(UserError, match=rf"does not load: {said}.*--force-reinstall"):
+        cuda.import_pycuda()
+    sys.modules.pop("pycuda", None)
+
+
+class FakeDriver:
+    """cuda-bindings' driver: notes what is called; one call may fail."""
+
+    CUresult = SimpleNamespace(
+        CUDA_SUCCESS=SimpleNamespace(name="CUDA_SUCCESS"),
+        CUDA_ERROR_OUT_OF_MEMORY=SimpleNamespace(name="CUDA_ERROR_OUT_OF_MEMORY"),
+        CUDA_ERROR_INVALID_VALUE=SimpleNamespace(name="CUDA_ERROR_INVALID_VALUE"),
+    )
+    CUstream = staticmethod("stream {}".format)
+    CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL=1)
+
+    def __init__(self) -> None:
+        self.called: list[tuple[Any, ...]] = []
+        self.failing: tuple[str, Any] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any) -> tuple[Any, ...]:
+            self.called.append((name, *arguments))
+            is_failing = self.failing is not None and self.failing[0] == name
+            error = self.failing[1] if self.failing and is_failing else self.CUresult.CUDA_SUCCESS
+            given = {"cuStreamEndCapture": ("graph",), "cuGraphInstantiate": ("executable",)}
+            return (error, *given.get(name, ()))
+
+        return call
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
+    driver = FakeDriver()
+    monkeypatch.setattr(cuda, "import_cuda_bindings", lambda: driver)
+    return driver
+
+
+def test_a_graph_is_on_the_gpu_before_its_first_launch(driver: FakeDriver) -> None:
+    Graph(SimpleNamespace(handle=7), lambda: driver.called.append(("recorded",)))
+    names = [name for name, *_ in driver.called]
+    assert names[:3] == ["cuStreamBeginCapture", "recorded", "cuStreamEndCapture"]
+    assert ("cuGraphUpload", "executable", "stream 7") in driver.called
+    assert names.index("cuGraphInstantiate") < names.index("cuGraphUpload")
+
+
+@pytest.mark.parametrize("call", ["cuStreamBeginCapture", "cuGraphInstantiate", "cuGraphUpload"])
+def test_memory_that_a_graph_does_not_get_is_told_from_other_errors(
+    driver: FakeDriver, call: str
+) -> None:
+    errors = {
+        MemoryError: driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY,
+        RuntimeError: driver.CUresult.CUDA_ERROR_INVALID_VALUE,
+    }
+    for kind, error in errors.items():
+        driver.failing = (call, error)
+        with pytest.raises(kind, match=f"CUDA graph: {error.name}") as raised:
+            Graph(SimpleNamespace(handle=7), lambda: None)
+        assert raised.type is kind
+
+
+class FakeMemoryError(Exception):
+    """pycuda's own is none of Python's."""
+
+
+class FakeGpu(Gpu):
+    """A GPU with a gigabyte free of two."""
+
+    def __init__(self) -> None:
+        self.cuda = SimpleNamespace(
+            MemoryError=FakeMemoryError, mem_get_info=lambda: (1_000_000_000, 2_000_000_000)
+        )
+
+    def __enter__(self) -> FakeGpu:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("kind", [FakeMemoryError, MemoryError])
+@pytest.mark.parametrize("part", ["_allocate", "_prepare_size"])
+def test_too_little_memory_is_told_with_what_there_is(
+    monkeypatch: pytest.MonkeyPatch, recipe: ModelRecipe, kind: type[Exception], part: str
+) -> None:
+    engine = FirstByte(recipe)
+    engine.device = "GPU 0, NVIDIA H200"
+    engine._gpu = FakeGpu()
+    engine._slots = [SimpleNamespace()]
+
+    def fail(*_: Any) -> None:
+        raise kind("cuMemAlloc failed: out of memory")
+
+    monkeypatch.setattr(engine, "_allocate", lambda *_: None)
+    monkeypatch.setattr(engine, part, fail)
+    told = (
+        r"GPU 0, NVIDIA H200: no memory for 2 batches of 64 at a time \(cuMemAlloc failed: .*\); "
+        r"1\.0 of 2\.0 GB are free\. Lower CK_BATCH_SIZE"
+    )
+    with pytest.raises(UserError, match=told):
+        engine.prepare([1, 64, 8])
+
+
+def test_other_errors_are_not_taken_for_too_little_memory(
+    monkeypatch: pytest.MonkeyPatch, recipe: ModelRecipe
+) -> None:
+    engine = FirstByte(recipe)
+    engine._gpu = FakeGpu()
+    engine._slots = [SimpleNamespace()]
+    monkeypatch.setattr(engine, "_allocate", lambda *_: None)
+    engine.fails_at = 1
+    with pytest.raises(RuntimeError, match="the network broke"):
+        engine.prepare([1])
+
+
 def test_without_a_driver_the_run_says_so(
     monkeypatch: pytest.MonkeyPatch, recipe: ModelRecipe
 ) -> None:

@@ -12,6 +12,7 @@ import time
 
 __version__ = "@VERSION@"
 MAJOR = int(__version__.split(".")[0])
+HAS_TILING = [int(part) for part in __version__.split(".")[:2]] >= [10, 8]
 CALLS = []
 
 
@@ -36,6 +37,10 @@ ProfilingVerbosity = enum.Enum("ProfilingVerbosity", ["DETAILED"])
 LayerInformationFormat = enum.Enum("LayerInformationFormat", ["JSON"])
 TensorIOMode = enum.Enum("TensorIOMode", ["INPUT", "OUTPUT"])
 TensorFormat = enum.IntEnum("TensorFormat", ["LINEAR", "CHW4", "HWC8"], start=0)
+if HAS_TILING:
+    TilingOptimizationLevel = enum.Enum(
+        "TilingOptimizationLevel", ["NONE", "FAST", "MODERATE", "FULL"], start=0
+    )
 if MAJOR == 8:
     PreviewFeature = enum.Enum("PreviewFeature", ["PROFILE_SHARING_0806"])
 
@@ -129,7 +134,8 @@ class Config:
     def __setattr__(self, name, value):
         known = ["flags", "profiles", "previews", "cache", "profiling_verbosity"]
         known += ["builder_optimization_level", "max_aux_streams"]
-        if name not in known + ["progress_monitor", "tiling_optimization_level"] * (MAJOR >= 10):
+        known += ["progress_monitor"] * (MAJOR >= 10) + ["tiling_optimization_level"] * HAS_TILING
+        if name not in known:
             raise AttributeError(name)
         object.__setattr__(self, name, value)
 
@@ -187,6 +193,10 @@ class Builder:
 
     def build_serialized_network(self, network, config):
         CALLS.append(("flags", sorted(config.flags)))
+        tiling = getattr(config, "tiling_optimization_level", None)
+        levels = ("builder_optimization_level", "max_aux_streams")
+        told = [getattr(config, name, None) for name in levels]
+        CALLS.append(("levels", *told, tiling and tiling.name))
         CALLS.append(("asked", [layer.asked for layer in network.layers]))
         self.logger.log(ILogger.Severity.WARNING, "a warning " + "w" * 3000)
         for number in range(1000):

@@ -1,5 +1,6 @@
 """Building plans, really, with TensorRT for RTX; what surrounds a build, with a stand-in."""
 
+import argparse
 import dataclasses
 import fcntl
 import json
@@ -9,13 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from imagenet_helper.errors import UserError
 from onnx import TensorProto, helper, numpy_helper
-from tensorrt_helper.build import build_plan, explain, look_up
+from tensorrt_helper.build import BuildRequest, build_plan, explain, look_up, parse_request
 from tensorrt_helper.plan import PlanError, Target, read_plan, read_sidecar, sidecar_path
 
 CAPABILITIES = ["8.0", "8.6", "8.9", "12.0", "12.1"]
@@ -99,6 +101,8 @@ def test_plan_is_reused(rtx, make_request):
         ({"precision": "tf32"}, "precision is tf32, the plan was built with fp32"),
         ({"compute_capabilities": ("8.9",)}, "gpu.compute_capabilities is [8.9], the plan was"),
         ({"workspace_bytes": 1 << 28}, "options.workspace_bytes is 268435456, the plan was"),
+        ({"builder_level": 2}, "options.builder_level is 2, the plan was built with none"),
+        ({"aux_streams": 0}, "options.aux_streams is 0, the plan was built with none"),
     ],
     ids=str,
 )
@@ -108,6 +112,52 @@ def test_other_request_is_built_anew(rtx, make_request, changes, difference):
     assert f"not reused: {difference}" in said
     assert "built with TensorRT for RTX" in said
     assert "reused because" in build(make_request(**changes))
+
+
+def test_what_samples_are_is_part_of_the_key(build_fake, make_request, digits):
+    """Images, or what the file itself takes: float32."""
+    for samples in ("uint8", "fp32"):
+        _, sidecar = build_fake("10.13.0.35", model=digits, input=samples)
+        assert sidecar.key.input == samples
+        assert sidecar.recipe.input.dtype == "float32"
+    other = make_request(flavour="tensorrt", model=digits, input="uint8")
+    assert look_up(other).faults == ["input is uint8, the plan was built with fp32"]
+
+
+@pytest.mark.parametrize("samples", ["int8", "fp16", "fp32"])
+def test_samples_that_the_model_does_not_take_are_refused(rtx, make_request, samples):
+    """This one takes uint8 itself, whatever its precision."""
+    request = make_request(input=samples)
+    match = rf"takes uint8: its samples cannot be {samples}\. Leave --input out.*--input native"
+    with pytest.raises(UserError, match=match):
+        build(request)
+    assert list_files(request) == ["model.plan.lock"]
+
+
+def test_the_command_line_is_the_request(tmp_path):
+    line = "--model m.onnx --output m.plan --precision int8 --max-batch 8"
+    request = parse_request(argparse.ArgumentParser(), line.split())
+    paths = (Path("m.onnx"), Path("m.plan"))
+    assert request == BuildRequest(*paths, "int8", 8)
+    assert request.input == "uint8"
+    line += " --input int8 --builder-level 4 --aux-streams 0 --tiling-level 2 --workspace-mib 3"
+    request = parse_request(argparse.ArgumentParser(), line.split())
+    assert request == BuildRequest(
+        *paths,
+        "int8",
+        8,
+        input="int8",
+        builder_level=4,
+        aux_streams=0,
+        tiling_level=2,
+        workspace_bytes=3 << 20,
+    )
+    assert request.limits == {
+        "builder_level": 4,
+        "aux_streams": 0,
+        "tiling_level": 2,
+        "workspace_bytes": 3 << 20,
+    }
 
 
 def test_changed_model_or_recipe_is_built_anew(rtx, make_request, tmp_path):

@@ -4,9 +4,11 @@ TensorRT for RTX is the real one. TensorRT itself cannot be installed where thes
 stand-in with the names that each version has shows that the calls are the documented ones.
 """
 
+import shutil
 import sys
 from types import SimpleNamespace
 
+import onnx
 import pytest
 from imagenet_helper.errors import UserError
 from tensorrt_helper.build import build_plan
@@ -91,14 +93,64 @@ def test_the_builder_chooses_among_layouts_of_the_input(fake_tensorrt, dtype, fo
     assert network.input.allowed_formats == formats  # bits: LINEAR, CHW4, HWC8
 
 
-def test_limits_reach_the_builder_and_the_key(build_fake):
-    limits = {"builder_level": 4, "aux_streams": 0}
-    _, sidecar = build_fake("8.6.1", **limits)
+@pytest.mark.parametrize(
+    ("version", "tiling", "told"),
+    [
+        ("8.6.1", None, None),
+        ("10.7.0.23", None, None),
+        ("10.8.0.43", 3, "FULL"),
+        ("11.3.0.12", 1, "FAST"),
+    ],
+)
+def test_limits_reach_the_builder_and_the_key(build_fake, version, tiling, told):
+    limits = {"builder_level": 4, "aux_streams": 0, "tiling_level": tiling}
+    calls, sidecar = build_fake(version, **limits)
+    assert calls["levels"] == [4, 0, told]
     assert sidecar.key.options.items() >= limits.items()
-    with pytest.raises(UserError, match="builder_level 6: want 0 to 5"):
-        build_fake("8.6.1", builder_level=6)
-    with pytest.raises(UserError, match="has no tiling_level: TensorRT 10 and newer"):
-        build_fake("8.6.1", tiling_level=1)
+
+
+@pytest.mark.parametrize("version", ["8.6.1", "10.13.0.35"])
+def test_without_limits_the_builder_keeps_its_own(build_fake, version):
+    calls, sidecar = build_fake(version)
+    assert calls["levels"] == [None, None, None]
+    assert sidecar.key.options.items() >= NO_LIMITS.items()
+
+
+@pytest.mark.parametrize(
+    ("version", "limits", "message"),
+    [
+        ("8.6.1", {"builder_level": 6}, "builder_level 6: want 0 to 5"),
+        ("10.13.0.35", {"builder_level": -1}, "builder_level -1: want 0 to 5"),
+        ("10.13.0.35", {"aux_streams": 65}, "aux_streams 65: want 0 to 64"),
+        ("10.13.0.35", {"tiling_level": 4}, "tiling_level 4: want 0 to 3"),
+        ("8.6.1", {"tiling_level": 1}, r"has no tiling_level: TensorRT 10\.8 and newer"),
+        ("10.7.0.23", {"tiling_level": 1}, "has no tiling_level"),
+    ],
+    ids=str,
+)
+def test_limits_that_a_version_does_not_take(build_fake, version, limits, message):
+    with pytest.raises(UserError, match=message):
+        build_fake(version, **limits)
+
+
+def test_tensorrt_for_rtx_has_no_tiling():
+    with pytest.raises(UserError, match=r"has no tiling_level: TensorRT 10\.8 and newer"):
+        Flavour("tensorrt_rtx", "1.7.1").list_options("fp32", NO_LIMITS | {"tiling_level": 0})
+
+
+def test_a_weakly_typed_build_keeps_the_files_float32(build_fake, make_model, tmp_path):
+    """What the int8 file has not quantised and what sums or takes exponentials."""
+    source, model = make_model("int8", operator="Softmax"), tmp_path / "named.onnx"
+    graph = onnx.load(source)
+    (softmax,) = (node for node in graph.graph.node if node.op_type == "Softmax")
+    softmax.name = "softmax"  # as the stand-in has it
+    onnx.save(graph, model)
+    shutil.copy(source.with_suffix(".json"), model.with_suffix(".json"))
+    float32 = [["precision", "FLOAT"], ["output", "FLOAT"]]
+    calls, _ = build_fake("8.6.1", precision="int8", model=model)
+    assert calls["asked"] == [[[], float32, []]]
+    calls, _ = build_fake("10.13.0.35", precision="int8", model=model)
+    assert calls["asked"] == [[[], [], []]]  # there the file itself says it
 
 
 def test_workspace_is_limited(build_fake):

@@ -86,6 +86,15 @@ def test_sidecar_is_read_as_written(write):
     assert sidecar.to_dict() == data
 
 
+def test_a_recipe_of_int8_input_is_read_as_written(write):
+    plan = write()
+    sidecar = read_sidecar(plan)
+    spec = dataclasses.replace(sidecar.recipe.input, dtype="int8", step=0.0078125)
+    recipe = dataclasses.replace(sidecar.recipe, input=spec)
+    write_plan(plan, CONTENT, dataclasses.replace(sidecar, recipe=recipe))
+    assert read_sidecar(plan).recipe == recipe
+
+
 def test_whole_plan_is_given(write):
     assert read_plan(write(), TARGET) == CONTENT
     assert read_plan(write(), dataclasses.replace(TARGET, gpu=None)) == CONTENT
@@ -194,6 +203,8 @@ def test_sidecar_that_is_none(write, name):
         ("key.flavour", "tensorrt_llm"),
         ("key.version", None),
         ("key.precision", "fp8"),
+        ("key.input", "float32"),
+        ("key.input", None),
         ("key.max_batch", -1),
         ("key.max_batch", True),
         ("key.max_batch", 10**400),
@@ -213,6 +224,8 @@ def test_sidecar_that_is_none(write, name):
         ("recipe.classes", 0),
         ("recipe.labels_offset", 7),
         ("recipe.input", {"name": "x"}),
+        ("recipe.input.dtype", "int8"),  # without a step
+        ("recipe.input.step", 0.5),  # of a type that has none
         ("recipe.mean", [1, 2]),
         ("recipe.mean", "abc"),
         ("recipe.image", {"side": 10**9}),

@@ -108,6 +108,36 @@ def test_a_plan_without_its_model(plan, hashed):
     assert "version is 10.13.0.35" in ask(plan, model="")[0]
 
 
+LIMITS = {"builder_level": 3, "aux_streams": 1, "tiling_level": 2}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_what_the_builder_was_told_counts(plan, build_fake, name):
+    """CK keeps it as text."""
+    _, sidecar = build_fake("10.13.0.35", model=Path(plan["model"]), **LIMITS)
+    asked = plan | {limit: str(value) for limit, value in LIMITS.items()}
+    asked["plan_sha256"] = sidecar.plan_sha256
+    assert ask(asked) == []
+    (fault,) = ask(asked | {name: "0"})
+    assert f"options.{name} is 0, the plan was built with {LIMITS[name]}" in fault
+    del asked[name]
+    (fault,) = ask(asked)
+    assert f"options.{name} is none, the plan was built with {LIMITS[name]}" in fault
+
+
+def test_a_limit_that_makes_no_sense_is_told(plan):
+    bad = plan | {"builder_level": "9"}
+    gpu = {"name": A100[0], "compute_capability": A100[1]}
+    site = [str(Path(path)) for path in sys.path if "site-10.13" in path]
+    (judged,) = answer({"sites": site, "gpus": [gpu], "plans": [bad]})["plans"]
+    assert judged == {"error": "builder_level 9: want 0 to 5"}
+
+
+def test_samples_of_another_kind(plan):
+    (fault,) = ask(plan, input="fp32")
+    assert "input is fp32, the plan was built with uint8" in fault
+
+
 def test_another_gpu_or_version(plan):
     (name, capability) = judge(plan, FOUND, [OTHER])
     assert "gpu.name is NVIDIA L4" in name

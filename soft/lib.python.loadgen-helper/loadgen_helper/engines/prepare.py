@@ -43,7 +43,7 @@ def pack(images: NDArray[Any], layout: str) -> NDArray[Any]:
     return packed
 
 
-def can_prepare(recipe: ModelRecipe, layout: str) -> bool:
+def can_prepare(recipe: ModelRecipe) -> bool:
     """Whether there is a kernel that makes the network's input of images."""
     is_known = recipe.input.layout == "NCHW" and recipe.input.dtype != "uint8"
     return is_known and recipe.image.side**2 % _PIXELS_PER_THREAD == 0
@@ -100,7 +100,7 @@ class Gathering(_Kernel):
 
     def __init__(self, gpu: Gpu, sample_bytes: int) -> None:
         self._vectors = sample_bytes // _VECTOR_BYTES
-        super().__init__(gpu, "gather", self._vectors // 4, "PPII")
+        super().__init__(gpu, "gather", max(1, self._vectors // 4), "PPII")
 
     def start(self, samples: int, target: int, count: int, stream: Any) -> None:
         """As `Preparing.start`."""

@@ -113,7 +113,7 @@ class TensorRt(CudaEngine):
         recipe = self._recipe
         self._sample_shape = shape_sample(recipe, self._layout)
         self._network_bytes = int(np.prod(self._sample_shape)) * self._sample_dtype.itemsize
-        if self._sidecar.key.input == "uint8" and can_prepare(recipe, self._layout):
+        if self._sidecar.key.input == "uint8" and can_prepare(recipe):
             self._kernel = Preparing(self._gpu, recipe, self._layout)
             self._sample_shape = (recipe.image.side, recipe.image.side, 3)
             self._sample_dtype = np.dtype(np.uint8)
