@@ -4,7 +4,8 @@
 
 LIBRARY: NVRTC 11.8, libnvrtc.so.11.2 of `pip install nvidia-cuda-nvrtc-cu11==11.8.89`. It is an old
 one so that old drivers take its PTX (520 and newer), for compute capability 5.0 and newer, and it
-needs no GPU. The PTX begins with the source's sha256, by which a test sees that both belong together.
+needs no GPU. The PTX begins with the sha256 of the source, by which a test sees that they belong
+together.
 """
 
 from __future__ import annotations
