@@ -219,8 +219,11 @@ def test_a_build_that_is_ended_leaves_no_plan(
     command += ["--model", converted("int8"), "--output", plan, "--precision", "int8"]
     command += ["--max-batch", "32", "--builder-level", "0"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    time.sleep(4)  # TensorRT's own start takes longer
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert "not reused: there is no plan" in process.stdout.readline()  # now it begins
     process.send_signal(way)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == (130 if way == signal.SIGINT else -way)

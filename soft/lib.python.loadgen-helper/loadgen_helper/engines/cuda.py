@@ -189,8 +189,7 @@ class Graph:
         self._check((error,))
         self._executable = self._check(driver.cuGraphInstantiate(graph, 0))
         self._check(driver.cuGraphDestroy(graph))
-        # Else the first launch does it: a millisecond each, in the timed part, in which Server's
-        # queries pile up where there are many sizes.
+        # Else the first launch does it, in the timed part.
         self._check(driver.cuGraphUpload(self._executable, self._stream))
 
     def launch(self) -> None:

@@ -59,10 +59,13 @@ class _Kernel:
 
     def __init__(self, gpu: Gpu, name: str, pieces: int, types: str) -> None:
         """pieces: of a sample, of which a thread takes one at a time. types: of its arguments."""
-        self._cuda = gpu.cuda
-        self._module = gpu.cuda.module_from_buffer(_KERNELS.read_bytes() + b"\0")
-        self._function = self._module.get_function(name).prepare(types)
+        self._module: Any = gpu.cuda.module_from_buffer(_KERNELS.read_bytes() + b"\0")
+        self._function: Any = self._module.get_function(name).prepare(types)
         self._pieces = pieces
+
+    def free(self) -> None:
+        """Give the code back; no launch may be under way."""
+        self._function = self._module = None
 
     def _launch(self, count: int, stream: Any, *arguments: int) -> None:
         blocks = min(-(-count * self._pieces // _THREADS), _MOST_BLOCKS)
@@ -91,8 +94,9 @@ class Preparing(_Kernel):
         self._launch(count, stream, samples, int(self._table), target, count, self._area)
 
     def free(self) -> None:
-        """Give the table and the code back; no launch may be under way."""
+        """Give the table back, too."""
         self._table.free()
+        super().free()
 
 
 class Gathering(_Kernel):
@@ -105,6 +109,3 @@ class Gathering(_Kernel):
     def start(self, samples: int, target: int, count: int, stream: Any) -> None:
         """As `Preparing.start`."""
         self._launch(count, stream, samples, target, count, self._vectors)
-
-    def free(self) -> None:
-        """Nothing but the code, which goes with the last reference."""

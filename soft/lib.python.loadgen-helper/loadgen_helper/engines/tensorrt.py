@@ -112,7 +112,7 @@ class TensorRt(CudaEngine):
         """What samples are in pinned memory, and what makes the network's input of them."""
         recipe = self._recipe
         self._sample_shape = shape_sample(recipe, self._layout)
-        self._network_bytes = int(np.prod(self._sample_shape)) * self._sample_dtype.itemsize
+        self._network_bytes = self._sample_bytes
         if self._sidecar.key.input == "uint8" and can_prepare(recipe):
             self._kernel = Preparing(self._gpu, recipe, self._layout)
             self._sample_shape = (recipe.image.side, recipe.image.side, 3)
