@@ -99,6 +99,11 @@ def list_marked(browser: Chrome) -> set[str]:
     )
 
 
+def read_text(browser: Chrome, name: str) -> str:
+    """An element's text, in one call: the page may replace the element at any time."""
+    return browser.execute_script(f"return document.getElementById('{name}').innerText")
+
+
 def choose(browser: Chrome, name: str, value: str) -> None:
     from selenium.webdriver.support.ui import Select
 
@@ -268,10 +273,10 @@ def test_new_points_appear_without_a_reload(browse, serve, save_point, record):
     # Another repetition changes the point that is open, and has the focus.
     record["engine"]["batch"] = 2
     save_point(record)
-    wait_until(lambda: "2 repetitions" in browser.find_element("id", first).text)
+    wait_until(lambda: "2 repetitions" in read_text(browser, first))
     record["scenario"] = "Offline"
     save_point(record)
-    wait_until(lambda: "2 of 3 points" in browser.find_element("id", "shown").text)
+    wait_until(lambda: "2 of 3 points" in read_text(browser, "shown"))
 
     assert browser.execute_script("return window.isSame")
     assert browser.find_element("id", f"{first}-more").get_property("open")
@@ -302,11 +307,18 @@ def test_a_thousand_points(browse, tmp_path):
         for scenario in ("Offline", "SingleStream")
     ]
     page.write_bytes(report.build_page(runs, NOW))
-    started = time.monotonic()
     browser = browse(page)
-    choose(browser, "scenario", "SingleStream")
+    loading_ms, choosing_ms = browser.execute_script(
+        "const loading = performance.getEntriesByType('navigation')[0].domComplete;"
+        "const scenario = document.getElementById('filter-scenario');"
+        "const started = performance.now();"
+        "scenario.value = 'SingleStream';"
+        "scenario.dispatchEvent(new Event('change', {bubbles: true}));"
+        "document.body.getBoundingClientRect();"  # lays the page out
+        "return [loading, performance.now() - started]"
+    )
     assert len(list_shown(browser)) == 501
-    assert time.monotonic() - started < 10
+    assert choosing_ms < loading_ms
 
 
 def wait_until(condition, timeout_s: float = 20) -> None:
