@@ -4,7 +4,7 @@ HERE := $(CURDIR)
 BIN := $(HERE)/.venv/bin
 LOGS := $(HERE)/.ck/log
 PROGRAM := program:image-classification-tensorrt-loadgen-py
-HELPERS := $(subst $() ,:,$(foreach name,imagenet loadgen tensorrt analyze explore,$(HERE)/soft/lib.python.$(name)-helper))
+SRC := $(HERE)/src
 TMP := program/image-classification-tensorrt-loadgen-py/tmp
 
 # CK takes its folders from the environment; PIP_*, XDG_* keep pip's and pooch's caches here too.
@@ -22,7 +22,7 @@ run: setup
 	@sh .ci/first-run.sh
 
 test: setup .ck/test-installed
-	@$(BIN)/python .ci/generate.py --check
+	@$(BIN)/python tools/generate.py --check
 	@$(MAKE) -s lint
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -37,7 +37,7 @@ test-containers: setup .ck/test-installed
 	@sh .ci/with-docker.sh $(BIN)/python -m pytest test/docker -m containers
 
 sbom: setup
-	@sh .ci/with-docker.sh $(BIN)/python .ci/sbom.py ctuning/$(IMAGE) .ck/sbom/$(IMAGE).cdx.json
+	@sh .ci/with-docker.sh $(BIN)/python tools/sbom.py ctuning/$(IMAGE) .ck/sbom/$(IMAGE).cdx.json
 
 lint:
 	$(BIN)/ruff check
@@ -59,17 +59,17 @@ ck-env: setup
 
 # The file cannot be called tensorrt.py: Python would import it in place of TensorRT.
 bench-tensorrt: setup
-	@PYTHONPATH=$(HELPERS) $(BIN)/python bench/tensorrt_engine.py $(ARGS)
+	@PYTHONPATH=$(SRC) $(BIN)/python bench/tensorrt_engine.py $(ARGS)
 
 bench-%: setup
-	@PYTHONPATH=$(HELPERS) $(BIN)/python bench/$*.py $(ARGS)
+	@PYTHONPATH=$(SRC) $(BIN)/python bench/$*.py $(ARGS)
 
 docs/report.png: docs/analysis-records.zip .ck/test-installed
-	@PYTHONPATH=$(HELPERS) $(BIN)/python bench/picture.py
+	@PYTHONPATH=$(SRC) $(BIN)/python bench/picture.py
 
 # On PYTHONPATH, ONNX Runtime's GPU build goes before the CPU's, which has the same name.
 bench-gpu: setup .ck/gpu
-	@PYTHONPATH=$(HERE)/.ck/gpu:$(HELPERS) $(BIN)/python bench/gpu.py
+	@PYTHONPATH=$(HERE)/.ck/gpu:$(SRC) $(BIN)/python bench/gpu.py
 .ck/gpu: requirements-gpu.txt
 	@$(BIN)/python -m pip install --upgrade --target .ck/gpu -r requirements-gpu.txt
 	@touch .ck/gpu

@@ -56,7 +56,7 @@ case ${1:-run} in
         pip install -r requirements-test.txt
         # Types for mypy, without the library that they describe.
         pip install --no-deps tensorrt-stubs==10.13.0.35.1
-        .venv/bin/python .ci/tensorrt_stubs.py
+        .venv/bin/python tools/tensorrt_stubs.py
         touch .ck/test-installed ;;
     install-browser) # as root: what the tests marked `browser` need, which are skipped without
         if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then exit 0; fi

@@ -38,11 +38,12 @@ def measure(repository: Path) -> None:
     import io
     import resource
 
-    from analyze_helper.experiments import read_runs
-    from analyze_helper.runs import group_points
-    from analyze_helper.show import show_points
-    from analyze_helper.table import export, query
     from rich.console import Console
+
+    from ck_mlperf.analyze.experiments import read_runs
+    from ck_mlperf.analyze.runs import group_points
+    from ck_mlperf.analyze.show import show_points
+    from ck_mlperf.analyze.table import export, query
 
     marks = [("import", time.perf_counter())]
     runs = read_runs([repository])

@@ -36,8 +36,7 @@ LIBRARIES = [
     "onnxruntime",
     "onnx",
     "opencv",
-    "imagenet-helper",
-    "loadgen-helper",
+    "ck-mlperf",
 ]
 
 
@@ -85,8 +84,7 @@ def write_floor(folder: Path) -> None:
 def main() -> int:
     if "CK_REPOS" not in os.environ or not shutil.which("ck"):
         sys.exit('error: no CK here; run `make bench-ck`, or first: eval "$(make -s ck-env)"')
-    sites = [str(ROOT / "soft" / f"lib.python.{name}-helper") for name in ("imagenet", "loadgen")]
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sites))
+    environment = dict(os.environ, PYTHONPATH=str(ROOT / "src"))
     with tempfile.TemporaryDirectory() as folder:
         write_floor(Path(folder))
         time_command(["ck", "import", "repo", f"--path={folder}", "--quiet"])

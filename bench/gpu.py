@@ -22,15 +22,16 @@ from typing import Any
 
 import numpy as np
 from harness import judge, read_result
-from imagenet_helper.model import ModelRecipe, load_model_recipe
-from loadgen_helper.engines.cuda import Gpu, PinnedArray, PinnedSamples
-from loadgen_helper.engines.cuda_engine import CudaEngine, Slot
-from loadgen_helper.engines.onnxruntime_cuda import OnnxRuntimeCuda
-from loadgen_helper.run import run_test
-from loadgen_helper.settings import RunSettings
+
+from ck_mlperf.loadgen.engines.cuda import Gpu, PinnedArray, PinnedSamples
+from ck_mlperf.loadgen.engines.cuda_engine import CudaEngine, Slot
+from ck_mlperf.loadgen.engines.onnxruntime_cuda import OnnxRuntimeCuda
+from ck_mlperf.loadgen.run import run_test
+from ck_mlperf.loadgen.settings import RunSettings
+from ck_mlperf.models.recipe import ModelRecipe, load_model_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
-HELPERS = [ROOT / "soft" / f"lib.python.{name}-helper" for name in ("imagenet", "loadgen")]
+SRC = str(ROOT / "src")
 MAKE_MODEL = ROOT / "package" / "model-onnx-resnet50" / "make_resnet50.py"
 SIDE = 224
 SAMPLE_SHAPE = (SIDE, SIDE, 3)
@@ -389,7 +390,7 @@ def convert_model(folder: Path) -> Path:
     model = folder / "fp16.onnx"
     subprocess.run(
         [
-            *(sys.executable, "-m", "imagenet_helper.convert", "--precision", "fp16"),
+            *(sys.executable, "-m", "ck_mlperf.models.convert", "--precision", "fp16"),
             *("--source", folder / "resnet50_random.onnx", "--output", model),
         ],
         check=True,

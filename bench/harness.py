@@ -17,8 +17,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from imagenet_helper.errors import UserError
-from loadgen_helper.native_build import build_once
+from ck_mlperf.common.errors import UserError
+from ck_mlperf.loadgen.harness.native_build import build_once
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY_FOLDER = ROOT / ".ck" / "loadgen-native"
@@ -55,11 +55,12 @@ _RESULT_KEYS = {
 def run_child(kind: str, scenario: str, count: int) -> None:
     """One test; prints its rate (per second, LoadGen's own figure) and this process's memory."""
     import numpy as np
-    from loadgen_helper.engines.null import NullEngine
-    from loadgen_helper.native import NativeInterface
-    from loadgen_helper.run import build_loadgen_settings, run_test
-    from loadgen_helper.settings import RunSettings
     from paced_engine import PacedEngine
+
+    from ck_mlperf.loadgen.engines.null import NullEngine
+    from ck_mlperf.loadgen.harness.native import NativeInterface
+    from ck_mlperf.loadgen.run import build_loadgen_settings, run_test
+    from ck_mlperf.loadgen.settings import RunSettings
 
     batch_size = {"Offline": BATCH_SIZE, "SingleStream": 1, PACED: DEVICE_BATCH_SIZE}[scenario]
     engines = [NullEngine()]

@@ -10,9 +10,10 @@ import array
 
 import mlperf_loadgen as lg
 import numpy as np
-from loadgen_helper.engines import Engine
-from loadgen_helper.samples import SampleLibrary
 from numpy.typing import NDArray
+
+from ck_mlperf.loadgen.engines import Engine
+from ck_mlperf.loadgen.harness.samples import SampleLibrary
 
 
 class NaiveSystem:

@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
-from loadgen_helper.engines.null import NullEngine
 from numpy.typing import NDArray
+
+from ck_mlperf.loadgen.engines.null import NullEngine
 
 
 class PacedEngine(NullEngine):

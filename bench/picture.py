@@ -19,9 +19,10 @@ import zipfile
 from datetime import timezone
 from pathlib import Path
 
-from analyze_helper.experiments import find_files, read_runs
-from analyze_helper.report import build_page
 from PIL import Image
+
+from ck_mlperf.analyze.experiments import find_files, read_runs
+from ck_mlperf.analyze.report import build_page
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "docs" / "analysis-records.zip"

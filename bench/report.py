@@ -31,8 +31,8 @@ def main() -> int:
     runs = make_runs(arguments.points)
 
     started = time.perf_counter()
-    from analyze_helper.report import build_page
-    from analyze_helper.runs import group_points
+    from ck_mlperf.analyze.report import build_page
+    from ck_mlperf.analyze.runs import group_points
 
     page = build_page(runs, datetime.now(timezone.utc))
     took_s = time.perf_counter() - started

@@ -20,14 +20,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-HELPERS = [str(ROOT / f"soft/lib.python.{name}-helper") for name in ("imagenet", "loadgen")]
-sys.path[:0] = HELPERS
+SRC = str(ROOT / "src")
+sys.path.insert(0, SRC)
 
 import numpy as np  # noqa: E402
 from harness import read_result  # noqa: E402
-from loadgen_helper.engines.onnxruntime_cpu import OnnxRuntimeCpu  # noqa: E402
-from loadgen_helper.run import run_test  # noqa: E402
-from loadgen_helper.settings import RunSettings  # noqa: E402
+
+from ck_mlperf.loadgen.engines.onnxruntime_cpu import OnnxRuntimeCpu  # noqa: E402
+from ck_mlperf.loadgen.run import run_test  # noqa: E402
+from ck_mlperf.loadgen.settings import RunSettings  # noqa: E402
 
 MAKE_MODEL = ROOT / "package/model-onnx-resnet50/make_resnet50.py"
 IMAGES = 64
@@ -77,7 +78,7 @@ def main() -> int:
         subprocess.run(
             [sys.executable, MAKE_MODEL, folder],
             check=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(HELPERS)},
+            env=os.environ | {"PYTHONPATH": SRC},
             stdout=subprocess.DEVNULL,
         )
         (model,) = Path(folder).glob("*.onnx")

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, timezone
 from itertools import product
 from typing import Any
 
-from analyze_helper.runs import Run
+from ck_mlperf.analyze.runs import Run
 
 PRECISIONS = {"fp32": (1000.0, 76.46), "fp16": (2400.0, 76.44), "int8": (4100.0, 76.02)}
 ENGINES = {"onnxruntime-cuda": 0.7, "tensorrt": 1.0}

@@ -23,15 +23,16 @@ from typing import Any
 
 import numpy as np
 from harness import print_verdict
-from imagenet_helper.preprocess import load_preprocessed
-from loadgen_helper.engines import Engine
-from loadgen_helper.engines.cuda import Graph
-from loadgen_helper.engines.tensorrt import TensorRt
-from loadgen_helper.environment import describe_environment
-from loadgen_helper.native import choose_interface
-from loadgen_helper.run import run_test
-from loadgen_helper.settings import RunSettings
-from tensorrt_helper.flavour import find_version
+
+from ck_mlperf.images.preprocess import load_preprocessed
+from ck_mlperf.loadgen.engines import Engine
+from ck_mlperf.loadgen.engines.cuda import Graph
+from ck_mlperf.loadgen.engines.tensorrt import TensorRt
+from ck_mlperf.loadgen.harness.native import choose_interface
+from ck_mlperf.loadgen.run import run_test
+from ck_mlperf.loadgen.settings import RunSettings
+from ck_mlperf.machine.environment import describe_environment
+from ck_mlperf.tensorrt.flavour import find_version
 
 ROOT = Path(__file__).resolve().parent.parent
 MAKE_MODEL = ROOT / "package" / "model-onnx-resnet50" / "make_resnet50.py"
@@ -216,8 +217,9 @@ def make_images(folder: Path | None) -> np.ndarray:
 def make_calibration(folder: Path, source: Path) -> Path:
     """A preprocessed set of random images, for a network with random weights."""
     import cv2
-    from imagenet_helper.model import load_model_recipe
-    from imagenet_helper.preprocess import preprocess
+
+    from ck_mlperf.images.preprocess import preprocess
+    from ck_mlperf.models.recipe import load_model_recipe
 
     originals = folder / "calibration-originals"
     originals.mkdir(parents=True, exist_ok=True)
@@ -245,12 +247,12 @@ def make_plan(text: str, options: argparse.Namespace) -> tuple[Path, int]:
         if precision == "int8":
             more = ["--calibration", options.calibration or make_calibration(folder, source)]
         run_python(
-            *("-m", "imagenet_helper.convert", "--source", source, "--output", model),
+            *("-m", "ck_mlperf.models.convert", "--source", source, "--output", model),
             *("--precision", precision, "--input", "native", *more),
         )
     plan = folder / f"{model.stem}-{options.input}-{size}.plan"
     run_python(
-        *("-m", "tensorrt_helper.build", "--flavour", "tensorrt", "--model", model),
+        *("-m", "ck_mlperf.tensorrt.build", "--flavour", "tensorrt", "--model", model),
         *("--output", plan, "--precision", precision, "--max-batch", size),
         *("--input", options.input, "--timings", folder),
     )

@@ -18,9 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from imagenet_helper.compose import read_network
-from imagenet_helper.model import InputSpec, ModelRecipe, load_model_recipe
-from imagenet_helper.preprocess import load_preprocessed
 from tensorrt_engine import (
     judge,
     make_images,
@@ -29,9 +26,13 @@ from tensorrt_engine import (
     time_alone,
     time_latency,
 )
-from tensorrt_helper.flavour import Flavour, load_flavour
-from tensorrt_helper.gpu import find_gpus
-from tensorrt_helper.plan import PlanKey, Sidecar, read_sidecar, write_plan
+
+from ck_mlperf.images.preprocess import load_preprocessed
+from ck_mlperf.machine.gpus import find_gpus
+from ck_mlperf.models.compose import read_network
+from ck_mlperf.models.recipe import InputSpec, ModelRecipe, load_model_recipe
+from ck_mlperf.tensorrt.flavour import Flavour, load_flavour
+from ck_mlperf.tensorrt.plan import PlanKey, Sidecar, read_sidecar, write_plan
 
 LEAST_RATIOS = {"int8": 0.98, "fp16": 1.0}
 LIMITS = dict.fromkeys(("workspace_bytes", "builder_level", "aux_streams", "tiling_level"))
@@ -42,7 +43,7 @@ LATENCY_UP_TO = 8
 
 def measure_ranges(model: Path, recipe: ModelRecipe, calibration: Path) -> dict[str, float]:
     """The largest absolute value that int8 should hold, of every tensor of the network."""
-    from imagenet_helper.precision import _calibrate
+    from ck_mlperf.models.precision import _calibrate
 
     network = read_network(model, recipe)
     tensors = [recipe.input.name]
@@ -62,7 +63,7 @@ def build_own(
     model = ours.with_name(f"{source.stem}-fp32.onnx")
     if not model.exists():
         run_python(
-            *("-m", "imagenet_helper.convert", "--source", source, "--output", model),
+            *("-m", "ck_mlperf.models.convert", "--source", source, "--output", model),
             *("--precision", "fp32", "--input", "native"),
         )
     builder = flavour.create_builder()

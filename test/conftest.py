@@ -7,9 +7,15 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from .builders.images import images
+from .builders.real_run import real_run
+
+__all__ = ["images", "real_run"]
 
 # What a shell starts in the background ignores Ctrl-C, and so would the programs to which tests
 # send it.
@@ -44,6 +50,25 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"NOT RUN: needs real images and weights in {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def library_environment() -> dict[str, str]:
+    """The environment of a process that imports ck_mlperf."""
+    return os.environ | {"PYTHONPATH": str(ROOT / "src")}
+
+
+@pytest.fixture
+def run_module(library_environment) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`run_module("common.downloads", "--url", ...)`: `python -m ck_mlperf.common.downloads ...`"""
+
+    def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", f"ck_mlperf.{name}", *map(str, arguments)]
+        return subprocess.run(
+            command, env=library_environment, capture_output=True, text=True, check=False
+        )
+
+    return run
 
 
 class CommandFailedError(AssertionError):

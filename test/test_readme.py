@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from loadgen_helper.settings import SCENARIOS, VARIABLES
+
+from ck_mlperf.loadgen.settings import SCENARIOS, VARIABLES
 
 pytestmark = pytest.mark.slow
 

@@ -9,12 +9,8 @@ import json
 import os
 import sys
 
-sys.path.insert(
-    0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "script", "hooks")
-)
-import ck_hooks
-import ck_plans
-import ck_resolve
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "src"))
+from ck_mlperf.catalog import kernel, plans, resolve
 
 cfg = {}  # CK puts the module's meta.json here,
 work = {}  # its own notes here,
@@ -30,14 +26,14 @@ def init(i):
 
 def why(i):
     """Say why a plan with --tags=... would be reused (exit code 0) or built (exit code 2)."""
-    tags = ck_resolve.split_tags(i.get("tags", ""))
+    tags = resolve.split_tags(i.get("tags", ""))
     if "tensorrt" not in tags:
-        ck_hooks.fail(
+        kernel.fail(
             "want the tags of a plan, such as "
             "--tags=model,tensorrt,resnet,converted-from-onnx,fp32,maxbatch.32"
         )
     # CK's Python dep is the interpreter of CK itself.
-    is_reused, lines = ck_plans.explain(ck, tags, sys.executable)
+    is_reused, lines = plans.explain(ck, tags, sys.executable)
     for line in lines:
         ck.out(line)
     if not is_reused:
@@ -47,23 +43,23 @@ def why(i):
 
 
 def doctor(i):
-    """Run loadgen_helper.doctor with everything on its path that a run on a GPU has."""
+    """Run ck_mlperf.loadgen.doctor with everything on its path that a run on a GPU has."""
     if "gpu" not in i:
-        ck_hooks.fail("want --gpu: the check of this machine's GPU is the only one there is")
-    request = ck_plans.read_request(ck_resolve.split_tags(i.get("tags", "")))
-    host = ck_plans.survey_host(ck, sys.executable)
+        kernel.fail("want --gpu: the check of this machine's GPU is the only one there is")
+    request = plans.read_request(resolve.split_tags(i.get("tags", "")))
+    host = plans.survey_host(ck, sys.executable)
     flavour = request.flavour
     if flavour is None and len(host.installed) == 1:
         (flavour,) = host.installed  # even one that does not take this GPU: the report will say so
-    flavour = ck_plans.choose_flavour(flavour, host.installed, host.gpus)
+    flavour = plans.choose_flavour(flavour, host.installed, host.gpus)
     names = ["numpy", "onnx", "onnxruntime", flavour]
-    names += ["imagenet-helper", "loadgen-helper", "tensorrt-helper"]
+    names.append("ck-mlperf")
     if host.has_driver:  # pycuda is built against CUDA
         names += ["pycuda", "cuda-bindings"]
     python, environment = resolve_libraries(names)
-    module = "tensorrt_rtx" if flavour == ck_plans.RTX else "tensorrt"
-    model = os.path.join(ck_hooks.REPOSITORY, "package", "model-onnx-digits", "digits.onnx")
-    command = ["-m", "loadgen_helper.doctor", "--model", model, "--flavour", module]
+    module = "tensorrt_rtx" if flavour == plans.RTX else "tensorrt"
+    model = os.path.join(kernel.REPOSITORY, "package", "model-onnx-digits", "digits.onnx")
+    command = ["-m", "ck_mlperf.loadgen.doctor", "--model", model, "--flavour", module]
     command += ["--timings", os.path.join(find_tools(), "ck-doctor-loadgen")]
     calibration = obtain_calibration(model)
     if calibration:
@@ -87,26 +83,26 @@ def obtain_calibration(model):
         recipe = json.load(file)
     try:
         with stdout_on_stderr():
-            entry = ck_plans.resolve_calibration(ck, {"tags": ""}, recipe)
+            entry = plans.resolve_calibration(ck, {"tags": ""}, recipe)
     except SystemExit:
         return None
-    return ck_resolve.entry_path(entry)
+    return resolve.entry_path(entry)
 
 
 def analyze(i):
-    return run_helper(i, "analyze_helper", ["duckdb", "rich"])
+    return run_helper(i, "ck_mlperf.analyze", ["duckdb", "rich"])
 
 
 def compare(i):
-    return run_helper(i, "analyze_helper", ["rich"])
+    return run_helper(i, "ck_mlperf.analyze", ["rich"])
 
 
 def report(i):
-    return run_helper(i, "analyze_helper", ["jinja2", "matplotlib"])
+    return run_helper(i, "ck_mlperf.analyze", ["jinja2", "matplotlib"])
 
 
 def serve(i):
-    return run_helper(i, "analyze_helper", ["jinja2", "matplotlib", "starlette", "uvicorn"])
+    return run_helper(i, "ck_mlperf.analyze", ["jinja2", "matplotlib", "starlette", "uvicorn"])
 
 
 def explore(i):
@@ -118,7 +114,7 @@ def explore(i):
         libraries.append("dask-jobqueue")
     if cluster.startswith("ssh:"):
         libraries.append("asyncssh")
-    return run_helper(i, "explore_helper", libraries)
+    return run_helper(i, "ck_mlperf.explore", libraries)
 
 
 def run_helper(i, helper, libraries):
@@ -127,10 +123,7 @@ def run_helper(i, helper, libraries):
     The helper parses the words and refuses what it does not know. libraries: what it needs beside
     numpy, as variations of package:lib-python-package; what is missing is installed.
     """
-    libraries = [*libraries, "numpy", "imagenet-helper", "loadgen-helper", "analyze-helper"]
-    if helper == "explore_helper":
-        libraries.append("explore-helper")
-    python, environment = resolve_libraries(libraries)
+    python, environment = resolve_libraries([*libraries, "numpy", "ck-mlperf"])
     command = ["-m", helper, i["action"], f"--repository={ck.work['dir_local_repo']}", *i["cids"]]
     command += [f"--{key}={i[key]}" for key in sorted(i.keys() - REQUEST_KEYS)]
     become([python, *command], environment)
@@ -142,8 +135,8 @@ def resolve_libraries(names):
     deps["python"] = {"tags": "compiler,lang-python"}
     with stdout_on_stderr():
         for dep in deps.values():
-            ck_resolve.resolve_library(ck, dep, dep["tags"])
-    return ck_hooks.dep_python(deps)
+            resolve.resolve_library(ck, dep, dep["tags"])
+    return kernel.dep_python(deps)
 
 
 @contextlib.contextmanager

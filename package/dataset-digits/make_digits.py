@@ -21,9 +21,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagenet_helper.dataset import MAP_FILE, format_labels
-from imagenet_helper.errors import UserError, run_main
-from imagenet_helper.files import sync_folder
+from ck_mlperf.common.errors import UserError, run_main
+from ck_mlperf.common.files import sync_folder
+from ck_mlperf.images.dataset import MAP_FILE, format_labels
 
 if TYPE_CHECKING:
     import numpy as np

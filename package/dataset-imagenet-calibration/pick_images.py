@@ -10,8 +10,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from imagenet_helper.dataset import is_plain_name
-from imagenet_helper.errors import UserError, run_main
+from ck_mlperf.common.errors import UserError, run_main
+from ck_mlperf.images.dataset import is_plain_name
 
 
 def pick_images(listed: Path, source: Path, output: Path) -> int:

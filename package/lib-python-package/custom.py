@@ -12,10 +12,7 @@ import re
 import subprocess
 import sys
 
-sys.path.insert(
-    0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "script", "hooks")
-)
-import ck_hooks
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "src"))
 
 # Prints the version of the first requirement that is met, else an empty line and what it found.
 PROBE = """
@@ -68,8 +65,7 @@ def choose_by_cuda(requirements):
     """Those of the requirements whose CUDA the driver runs, in their order."""
     if not requirements:
         return []
-    ck_hooks.import_helper("tensorrt")
-    from tensorrt_helper.gpu import find_cuda_version
+    from ck_mlperf.machine.gpus import find_cuda_version
 
     found = find_cuda_version()
     if found is None:

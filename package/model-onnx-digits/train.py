@@ -30,14 +30,15 @@ from pathlib import Path
 
 import onnx
 import torch
-from imagenet_helper.files import write_file
-from imagenet_helper.model import InputSpec, ModelRecipe, OutputSpec, normalise
-from imagenet_helper.preprocess import preprocess
-from imagenet_helper.recipe import ImageRecipe
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample, max_pool2d
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ck_mlperf.common.files import write_file
+from ck_mlperf.images.preprocess import preprocess
+from ck_mlperf.images.recipe import ImageRecipe
+from ck_mlperf.models.recipe import InputSpec, ModelRecipe, OutputSpec, normalise
 
 HERE = Path(__file__).resolve().parent
 MAKE_DIGITS = HERE.parent / "dataset-digits" / "make_digits.py"

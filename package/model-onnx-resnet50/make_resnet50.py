@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from imagenet_helper.errors import run_main
-from imagenet_helper.files import write_file
 from onnx import TensorProto, helper, numpy_helper
+
+from ck_mlperf.common.errors import run_main
+from ck_mlperf.common.files import write_file
 
 NAME = "resnet50_random"
 OPSET = 13

@@ -2,10 +2,10 @@
 
     python run.py job.json
 
-CK's hook (script/hooks/run_program.py) writes the job file: the settings, the model with its
+CK's hook (src/ck_mlperf/catalog/program.py) writes the job file: the settings, the model with its
 recipe, the images, the resolved deps. The same command repeats the test without CK.
 
-Leaves record.json (its shape: loadgen_helper/record.schema.json), report.txt and LoadGen's logs.
+Leaves record.json (its shape: ck_mlperf/results/record.schema.json), report.txt and LoadGen's logs.
 After an error: a message on stderr, failure.json with the exit code, and none of the others.
 """
 
@@ -19,24 +19,24 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NoReturn
 
-from imagenet_helper.errors import UserError, run_main
-from imagenet_helper.files import hash_file, write_file
-from imagenet_helper.model import ModelRecipe
-from imagenet_helper.preprocess import PreprocessedSet, load_preprocessed
-from loadgen_helper import record
-from loadgen_helper.accuracy import Accuracy, measure_accuracy
-from loadgen_helper.engines import make_engine
-from loadgen_helper.environment import describe_environment
-from loadgen_helper.logs import read_answers, read_result
-from loadgen_helper.native import choose_interface
-from loadgen_helper.report import describe_run, format_report
-from loadgen_helper.run import RunOutcome, remove_logs, run_test
-from loadgen_helper.settings import (
+from ck_mlperf.common.errors import UserError, run_main
+from ck_mlperf.common.files import hash_file, write_file
+from ck_mlperf.images.preprocess import PreprocessedSet, load_preprocessed
+from ck_mlperf.loadgen.engines import make_engine
+from ck_mlperf.loadgen.harness.native import choose_interface
+from ck_mlperf.loadgen.run import RunOutcome, remove_logs, run_test
+from ck_mlperf.loadgen.settings import (
     RunSettings,
     read_settings,
     resolve_devices,
     resolve_settings,
 )
+from ck_mlperf.machine.environment import describe_environment
+from ck_mlperf.models.recipe import ModelRecipe
+from ck_mlperf.results import record
+from ck_mlperf.results.accuracy import Accuracy, measure_accuracy
+from ck_mlperf.results.logs import read_answers, read_result
+from ck_mlperf.results.report import describe_run, format_report
 
 PROGRAM = Path(__file__).resolve().parent
 LOG_DIR = Path()
@@ -96,7 +96,7 @@ def check_unchanged(kind: str, path: Path, registered: str) -> str:
     that is not its sidecar's.
     """
     if kind == "tensorrt":
-        from tensorrt_helper.plan import read_sidecar
+        from ck_mlperf.tensorrt.plan import read_sidecar
 
         digest = read_sidecar(path).plan_sha256
         advice = "A run with the plan's tags, in place of its UID, registers it again"

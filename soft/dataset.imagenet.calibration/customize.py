@@ -4,10 +4,8 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(
-    0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "script", "hooks")
-)
-import ck_hooks
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "src"))
+from ck_mlperf.catalog import kernel
 
 
 def image_folder(path):
@@ -16,18 +14,17 @@ def image_folder(path):
 
 
 def version_cmd(i):
-    ck_hooks.import_helper("imagenet")
-    from imagenet_helper.dataset import list_unlabelled
-    from imagenet_helper.errors import UserError
+    from ck_mlperf.common.errors import UserError
+    from ck_mlperf.images.dataset import list_unlabelled
 
     folder = image_folder(i["full_path"])
     try:
         images = list_unlabelled(Path(folder))
     except UserError as error:
-        ck_hooks.fail(error)
+        kernel.fail(error)
     for soft in ("dataset.imagenet.calibration", "dataset.digits.calibration"):
-        ck_hooks.forget_registration(i["ck_kernel"], soft, folder)
-    return {"return": 0, "cmd": "", "version": ck_hooks.name_version(folder, images)}
+        kernel.forget_registration(i["ck_kernel"], soft, folder)
+    return {"return": 0, "cmd": "", "version": kernel.name_version(folder, images)}
 
 
 def setup(i):

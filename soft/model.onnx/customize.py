@@ -1,14 +1,12 @@
-"""An ONNX classifier, with the recipe that imagenet_helper.model reads from it."""
+"""An ONNX classifier, with the recipe that ck_mlperf.models.recipe reads from it."""
 
 import json
 import os
 import subprocess
 import sys
 
-sys.path.insert(
-    0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "script", "hooks")
-)
-import ck_hooks
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "src"))
+from ck_mlperf.catalog import kernel
 
 # CK asks for the version of one file several times in a command.
 inspected = {}
@@ -18,9 +16,9 @@ def inspect(model, deps):
     """The recipe of a model with the file's sha256, once per state of the files."""
     state = (model, *map(describe_file, (model, os.path.splitext(model)[0] + ".json")))
     if state not in inspected:
-        python, environment = ck_hooks.dep_python(deps)
+        python, environment = kernel.dep_python(deps)
         process = subprocess.run(
-            [python, "-m", "imagenet_helper.model", model],
+            [python, "-m", "ck_mlperf.models.recipe", model],
             env=environment,
             stdout=subprocess.PIPE,
             text=True,
@@ -43,8 +41,8 @@ def describe_file(path):
 def version_cmd(i):
     model = os.path.abspath(i["full_path"])
     recipe = inspect(model, i["deps"])
-    ck_hooks.forget_registration(i["ck_kernel"], "model.onnx", model)
-    return {"return": 0, "cmd": "", "version": ck_hooks.name_version(model, recipe)}
+    kernel.forget_registration(i["ck_kernel"], "model.onnx", model)
+    return {"return": 0, "cmd": "", "version": kernel.name_version(model, recipe)}
 
 
 def setup(i):

@@ -4,30 +4,27 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(
-    0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "script", "hooks")
-)
-import ck_hooks
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "src"))
+from ck_mlperf.catalog import kernel
 
 
 def inspect(plan):
     """(key, recipe with the plan's sha256) of a plan, as JSON holds them."""
-    ck_hooks.import_helper("tensorrt")
-    from imagenet_helper.errors import UserError
-    from tensorrt_helper.plan import read_sidecar
+    from ck_mlperf.common.errors import UserError
+    from ck_mlperf.tensorrt.plan import read_sidecar
 
     try:
         sidecar = read_sidecar(Path(plan)).to_dict()
     except UserError as error:
-        ck_hooks.fail(error)
+        kernel.fail(error)
     return sidecar["key"], {**sidecar["recipe"], "sha256": sidecar["plan"]["sha256"]}
 
 
 def version_cmd(i):
     plan = os.path.abspath(i["full_path"])
     key, _ = inspect(plan)
-    ck_hooks.forget_registration(i["ck_kernel"], "model.tensorrt", plan)
-    return {"return": 0, "cmd": "", "version": ck_hooks.name_version(plan, key)}
+    kernel.forget_registration(i["ck_kernel"], "model.tensorrt", plan)
+    return {"return": 0, "cmd": "", "version": kernel.name_version(plan, key)}
 
 
 def setup(i):

@@ -128,7 +128,7 @@ def test_volumes_keep_what_a_run_installs(cpu):
 
 
 def test_rebuild_after_a_change(cpu, ck, base):
-    path = ck.root / "soft/lib.python.loadgen-helper/loadgen_helper/logs.py"
+    path = ck.root / "src/ck_mlperf/results/logs.py"
     text = path.read_text()
     path.write_text(text + "\n# changed\n")
     try:

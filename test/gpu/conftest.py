@@ -10,16 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from imagenet_helper.convert import convert
-from imagenet_helper.errors import UserError
-from imagenet_helper.model import load_model_recipe
-from imagenet_helper.preprocess import preprocess
-from loadgen_helper.environment import list_cuda_devices
-from tensorrt_helper.build import BuildRequest, build_plan
-from tensorrt_helper.flavour import find_version
+
+from ck_mlperf.common.errors import UserError
+from ck_mlperf.images.preprocess import preprocess
+from ck_mlperf.machine.environment import list_cuda_devices
+from ck_mlperf.models.convert import convert
+from ck_mlperf.models.recipe import load_model_recipe
+from ck_mlperf.tensorrt.build import BuildRequest, build_plan
+from ck_mlperf.tensorrt.flavour import find_version
 
 HERE = Path(__file__).resolve().parent
-HELPERS = [str(path) for path in (HERE.parents[1] / "soft").glob("lib.python.*-helper")]
+SRC = str(HERE.parents[1] / "src")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -57,7 +58,7 @@ def make_digits(
         script = repository / "package" / "dataset-digits" / "make_digits.py"
         subprocess.run(
             [sys.executable, script, folder / "images", "--split", split, "--count", "500"],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(HELPERS)},
+            env=os.environ | {"PYTHONPATH": SRC},
             check=True,
         )
         recipe = load_model_recipe(network)
@@ -122,7 +123,7 @@ def run_once(digits: Path, tmp_path: Path) -> Callable[..., subprocess.Popen[str
 
     def start(plan: Path, **variables: str) -> subprocess.Popen[str]:
         environment = {name: value for name, value in os.environ.items() if name[:3] != "CK_"}
-        environment |= variables | {"PYTHONPATH": os.pathsep.join([*HELPERS, *sys.path])}
+        environment |= variables | {"PYTHONPATH": os.pathsep.join([SRC, *sys.path])}
         number = sum(1 for _ in tmp_path.iterdir())
         return subprocess.Popen(
             [sys.executable, HERE / "run_once.py", plan, digits, tmp_path / str(number)],

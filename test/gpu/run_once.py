@@ -10,12 +10,12 @@ import os
 import sys
 from pathlib import Path
 
-from imagenet_helper.errors import run_main
-from imagenet_helper.preprocess import load_preprocessed
-from loadgen_helper.engines import make_engine
-from loadgen_helper.logs import read_answers, read_result
-from loadgen_helper.run import run_test
-from loadgen_helper.settings import read_settings, resolve_devices
+from ck_mlperf.common.errors import run_main
+from ck_mlperf.images.preprocess import load_preprocessed
+from ck_mlperf.loadgen.engines import make_engine
+from ck_mlperf.loadgen.run import run_test
+from ck_mlperf.loadgen.settings import read_settings, resolve_devices
+from ck_mlperf.results.logs import read_answers, read_result
 
 
 def main() -> None:

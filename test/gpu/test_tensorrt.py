@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from imagenet_helper.errors import UserError
-from imagenet_helper.model import load_model_recipe
-from imagenet_helper.preprocess import load_preprocessed
-from loadgen_helper.engines import EngineError, make_engine
-from loadgen_helper.engines.cuda import Gpu
-from loadgen_helper.engines.prepare import Preparing, pack, shape_sample
-from tensorrt_helper.plan import PlanError, sidecar_path
+
+from ck_mlperf.common.errors import UserError
+from ck_mlperf.images.preprocess import load_preprocessed
+from ck_mlperf.loadgen.engines import EngineError, make_engine
+from ck_mlperf.loadgen.engines.cuda import Gpu
+from ck_mlperf.loadgen.engines.prepare import Preparing, pack, shape_sample
+from ck_mlperf.models.recipe import load_model_recipe
+from ck_mlperf.tensorrt.plan import PlanError, sidecar_path
 
 PRECISIONS = ("fp32", "tf32", "fp16", "int8")
 # Of the answers of ONNX Runtime on the CPU with the network as it was exported.
@@ -215,7 +216,7 @@ def test_a_build_that_is_ended_leaves_no_plan(
     converted: Callable[[str], Path], tmp_path: Path, way: signal.Signals
 ) -> None:
     plan = tmp_path / "model.plan"
-    command = [sys.executable, "-m", "tensorrt_helper.build", "--flavour", "tensorrt"]
+    command = [sys.executable, "-m", "ck_mlperf.tensorrt.build", "--flavour", "tensorrt"]
     command += ["--model", converted("int8"), "--output", plan, "--precision", "int8"]
     command += ["--max-batch", "32", "--builder-level", "0"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -259,9 +260,9 @@ def test_real_images_keep_their_accuracy(
     shared_data: Path, repository: Path, tmp_path: Path, flavour: str
 ) -> None:
     """Each precision of ResNet-50 within one point of ONNX Runtime's 83.8% on 500 images."""
-    from imagenet_helper.convert import convert
-    from imagenet_helper.preprocess import preprocess
-    from tensorrt_helper.build import BuildRequest, build_plan
+    from ck_mlperf.images.preprocess import preprocess
+    from ck_mlperf.models.convert import convert
+    from ck_mlperf.tensorrt.build import BuildRequest, build_plan
 
     source = tmp_path / "resnet50_v1.5_pqf_large.onnx"
     models = shared_data / "models"

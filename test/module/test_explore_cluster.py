@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from explore_helper.worker import name_slot
+
+from ck_mlperf.explore.worker import name_slot
 
 if TYPE_CHECKING:
     from ..conftest import CkHome

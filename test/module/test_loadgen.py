@@ -62,10 +62,10 @@ def test_doctor_wants_to_be_told_what_to_look_at(ck):
 
 @WITH_RTX
 def test_doctor_runs_with_the_libraries_and_passes_its_exit_code_on(own_ck):
-    module = own_ck.root / "soft/lib.python.loadgen-helper/loadgen_helper/doctor.py"
+    module = own_ck.root / "src/ck_mlperf/loadgen/doctor.py"
     module.write_text(
         "import json, sys\n"
-        "import imagenet_helper, onnx, onnxruntime, tensorrt_helper, tensorrt_rtx\n"
+        "import ck_mlperf, onnx, onnxruntime, tensorrt_rtx\n"
         "print('arguments', json.dumps(sys.argv[1:]))\n"
         "sys.exit(7)\n"
     )

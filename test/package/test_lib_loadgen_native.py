@@ -35,7 +35,7 @@ def test_a_run_uses_it_where_it_is_installed(own_ck):
     assert dep["version"] == record["verdicts"]["loadgen"]["version"] == "6.0.17"
 
     # Of another version of the shim: the run says so, and uses the Python module.
-    shim = ck.root / "soft/lib.python.loadgen-helper/loadgen_helper/native.cc"
+    shim = ck.root / "src/ck_mlperf/loadgen/harness/native.cc"
     shim.write_text(shim.read_text() + "// newer\n")
     printed = ck(*RUN).stdout
     assert "LoadGen by its Python module, not by its C++ interface: " in printed

@@ -126,7 +126,7 @@ def test_the_same_again_is_a_quick_reuse(ck, plans):
     assert plan.stat().st_mtime_ns == changed
     assert read_sidecar(ck, tags) == (plan, sidecar)  # and there is still one
     loaded = list_imports(ck, plan)
-    assert "tensorrt_helper.plan" in loaded
+    assert "ck_mlperf.tensorrt.plan" in loaded
     # What takes long to load is not needed to see that there is nothing to do.
     assert not loaded & {"numpy", "onnx", "onnxruntime", "tensorrt_rtx"}
 
@@ -135,12 +135,11 @@ def list_imports(ck, plan: Path) -> set[str]:
     """The modules that the package's step loads where nothing is to be done."""
     meta = find_one(ck, f"{DIGITS},fp32,maxbatch.4")
     model = meta["deps"]["converted"]["dict"]["customize"]["full_path"]
-    helpers = [ck.root / "soft" / f"lib.python.{name}-helper" for name in ("imagenet", "tensorrt")]
     process = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "tensorrt_helper.build", "--model", model,
+        [sys.executable, "-X", "importtime", "-m", "ck_mlperf.tensorrt.build", "--model", model,
          "--output", plan, "--precision", "fp32", "--max-batch", "4",
          "--flavour", "tensorrt_rtx"],
-        env=ck.environment | {"PYTHONPATH": ":".join(map(str, helpers))},
+        env=ck.environment | {"PYTHONPATH": str(ck.root / "src")},
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert "reused because" in process.stdout
@@ -462,7 +461,7 @@ def test_a_folder_without_images_is_no_calibration_set(ck, tmp_path):
 
 def test_mlperfs_list_is_picked_out_of_the_validation_images(ck, tmp_path, repository):
     pick = repository / "package" / "dataset-imagenet-calibration" / "pick_images.py"
-    helper_site = repository / "soft" / "lib.python.imagenet-helper"
+    helper_site = repository / "src"
     (tmp_path / "val").mkdir()
     for name in "abc":
         (tmp_path / "val" / f"{name}.JPEG").write_bytes(name.encode())

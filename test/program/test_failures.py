@@ -242,11 +242,7 @@ def test_kill_of_the_program_leaves_no_result(ck):
 
 def test_kill_while_a_point_is_recorded(ck, repository):
     """What is left never looks like a result, and does not stand in the way of the next one."""
-    schema = json.loads(
-        (
-            repository / "soft/lib.python.loadgen-helper/loadgen_helper/record.schema.json"
-        ).read_text()
-    )
+    schema = json.loads((repository / "src/ck_mlperf/results/record.schema.json").read_text())
     experiment = ck.experiments / "killed"
     command = ["ck", "benchmark", PROGRAM, "--repetitions=1", "--record", "--record_repo=local",
                "--record_uoa=killed", "--tags=killed", "--skip_stat_analysis",

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from imagenet_helper.errors import UserError
+
+from ck_mlperf.common.errors import UserError
 
 PROGRAM = "program:image-classification-tensorrt-loadgen-py"
 SCENARIOS = ["SingleStream", "MultiStream", "Server", "Offline"]
@@ -117,11 +118,7 @@ def test_benchmark_records_a_point_that_meets_the_schema(ck, repository: Path):
     ck("benchmark", PROGRAM, *BENCHMARK_2019)
     name = next(f for f in BENCHMARK_2019 if f.startswith("--record_uoa="))[len("--record_uoa=") :]
     (point,) = read_points(ck, name)
-    schema = json.loads(
-        (
-            repository / "soft/lib.python.loadgen-helper/loadgen_helper/record.schema.json"
-        ).read_text()
-    )
+    schema = json.loads((repository / "src/ck_mlperf/results/record.schema.json").read_text())
     record = read_record(ck)
     jsonschema.validate(record, schema)
     assert {key: point[key] for key in record} == record
@@ -148,7 +145,7 @@ def test_a_plan_is_known_by_its_sidecar_and_hashed_by_the_engine(repository, tmp
     spec.loader.exec_module(run)
     plan = tmp_path / "model.plan"
     plan.write_bytes(b"none")
-    monkeypatch.setattr("tensorrt_helper.plan.read_sidecar", lambda path: Sidecar)
+    monkeypatch.setattr("ck_mlperf.tensorrt.plan.read_sidecar", lambda path: Sidecar)
     assert run.check_unchanged("tensorrt", plan, "a" * 64) == "a" * 64
     with pytest.raises(UserError, match=r"has changed since it was registered .*the plan's tags"):
         run.check_unchanged("tensorrt", plan, "b" * 64)

@@ -11,8 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from imagenet_helper.dataset import read_image_list
 from sklearn.datasets import load_digits
+
+from ck_mlperf.images.dataset import read_image_list
 
 Make = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -43,7 +44,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, ({size_bytes}, {size_bytes}))
 def make(repository: Path) -> Make:
     """Runs make_digits.py, in a process that has run the Python code `prelude` first."""
     script = repository / "package" / "dataset-digits" / "make_digits.py"
-    helper = repository / "soft" / "lib.python.imagenet-helper"
+    helper = repository / "src"
 
     def run(*arguments: object, prelude: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -11,8 +11,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from imagenet_helper.model import load_model_recipe, normalise
-from imagenet_helper.preprocess import PreprocessedSet, preprocess
+
+from ck_mlperf.images.preprocess import PreprocessedSet, preprocess
+from ck_mlperf.models.recipe import load_model_recipe, normalise
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def held_out(
 ) -> PreprocessedSet:
     folder = tmp_path_factory.mktemp("digits")
     script = repository / "package" / "dataset-digits" / "make_digits.py"
-    helper = repository / "soft" / "lib.python.imagenet-helper"
+    helper = repository / "src"
     subprocess.run(
         [sys.executable, script, folder / "images"], check=True, env={"PYTHONPATH": str(helper)}
     )

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from imagenet_helper.model import load_model_recipe, normalise
+
+from ck_mlperf.models.recipe import load_model_recipe, normalise
 
 NAME = "resnet50_random.onnx"
 
@@ -17,7 +18,7 @@ NAME = "resnet50_random.onnx"
 @pytest.fixture(scope="module")
 def make(repository):
     script = repository / "package" / "model-onnx-resnet50" / "make_resnet50.py"
-    helper = repository / "soft" / "lib.python.imagenet-helper"
+    helper = repository / "src"
 
     def run(folder: Path, *options: str) -> Path:
         subprocess.run(

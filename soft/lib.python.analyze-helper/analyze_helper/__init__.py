@@ -1,1 +1,0 @@
-"""Read recorded runs into one table, judge, compare and show them."""

@@ -1,0 +1,10 @@
+"""This repository's own library: src/ goes on PYTHONPATH."""
+
+import os
+
+
+def setup(i):
+    entry = os.path.dirname(os.path.abspath(__file__))
+    site = os.path.join(os.path.dirname(os.path.dirname(entry)), "src")
+    i["customize"]["python_site"] = site
+    return {"return": 0, "bat": f"export PYTHONPATH={site}:${{PYTHONPATH}}\n"}

@@ -1,1 +1,0 @@
-"""Convert an ONNX model to a TensorRT plan, keep it with what it depends on, and load it."""

@@ -1,0 +1,187 @@
+"""A recorded run as a row of the table: its columns, with types and units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, NamedTuple
+
+
+@dataclass(frozen=True)
+class Run:
+    """One LoadGen test that was recorded. None: not known, not measured, or it failed.
+
+    The fields are the table's columns, in its order; each one's docstring is its description.
+    """
+
+    experiment: str
+    """Name of the CK experiment entry."""
+    file: str
+    """The file in the entry that holds the record (several repetitions may share one)."""
+    repetition: int
+    """Position of the record in its file, from 0."""
+    explore_run: str | None
+    """The name that `ck explore loadgen` gave the run."""
+    start: datetime | None
+    """When the test began, in UTC."""
+    error: str | None
+    """Why a run of a sweep failed; None where there is a record."""
+
+    program: str
+    scenario: str
+    mode: str
+    """AccuracyOnly, PerformanceOnly, SubmissionRun or FindPeakPerformance."""
+    engine: str | None
+    """onnxruntime-cpu, onnxruntime-cuda, tensorrt..., null."""
+    engine_version: str | None
+    device: str | None
+    devices: int | None
+    """How many devices shared the samples."""
+    model: str | None
+    weights: str | None
+    """trained or random."""
+    precision: str | None
+    """fp32, tf32, fp16 or int8, as the model's tags say; fp32 where they say nothing."""
+    model_sha256: str | None
+    """Of the file that the engine read."""
+    dataset: str | None
+    images: int | None
+    """Images used, of the data set's."""
+    batch: int | None
+    """The most samples that the engine got at once."""
+    samples_per_query: int | None
+    """None in Offline, whose one query has as many samples as fill the time."""
+    target_qps: float | None
+    """Server: arrival rate in force, in queries/s."""
+    cpu: str | None
+    cores: int | None
+    """Processor cores that the run might use."""
+    gpu: str | None
+    """Name of the first GPU; None on a machine without."""
+    driver: str | None
+    """Version of the GPU's driver."""
+
+    loadgen_valid: bool | None
+    """LoadGen's own verdict."""
+    invalid_reason: str | None
+    """LoadGen's first reason for INVALID."""
+    rules: str | None
+    """The first set of rules that has the scenario: edge or datacenter."""
+    rules_met: bool | None
+    """Whether the performance rules of that set are met."""
+    unofficial: str | None
+    """Why the rules do not speak of the run, whatever its figures; None: nothing of that kind."""
+    worst_check: str | None
+    """Name of the check with the smallest margin in that set."""
+    worst_margin: float | None
+    """Its margin, as a share of what is required: negative where it is not met."""
+    latency_bound_ms: float | None
+    """Server: the bound in force, on the 99th percentile."""
+
+    samples_per_second: float | None
+    queries_per_second: float | None
+    peak_qps: float | None
+    """FindPeakPerformance: the highest rate within the latency bound, in queries/s."""
+    queries: int | None
+    samples: int | None
+    latency_min_ns: float | None
+    latency_mean_ns: float | None
+    latency_p50_ns: float | None
+    latency_p90_ns: float | None
+    latency_p95_ns: float | None
+    latency_p97_ns: float | None
+    latency_p99_ns: float | None
+    latency_p99_9_ns: float | None
+    latency_max_ns: float | None
+    early_stopped_p90_ns: float | None
+    early_stopped_p99_ns: float | None
+    top1_percent: float | None
+    top5_percent: float | None
+    performance_s: float | None
+    """Duration of the performance test."""
+    wall_s: float | None
+    """Duration of the whole test, loading included."""
+    sm_clock_mhz: float | None
+    """Median clock of the multiprocessors while the GPU was at work; the slowest GPU's."""
+    temperature_c: float | None
+    """The highest temperature of a GPU at work."""
+
+    loadgen_version: str | None
+    commit: str | None
+    """Of this repository; with a trailing + where files differed from it."""
+    disturbances: tuple[str, ...]
+    """What the record's own readings say against the run, in words."""
+    disturbance_kinds: tuple[str, ...]
+    """The kind of each, as in ck_mlperf.machine.disturbances: steal, gpu_heat..."""
+    command: str
+    """The command that repeats the run, for a POSIX shell."""
+
+
+CONFIGURATION = (
+    "program",
+    "scenario",
+    "engine",
+    "engine_version",
+    "device",
+    "model",
+    "weights",
+    "precision",
+    "model_sha256",
+    "dataset",
+    "images",
+    "batch",
+    "samples_per_query",
+    "target_qps",
+    "cpu",
+    "cores",
+    "gpu",
+    "driver",
+)
+"""The columns by which runs are repetitions of one another."""
+
+NETWORK = ("model_sha256", "engine", "engine_version", "device", "dataset", "images")
+"""The columns by which runs have the same accuracy."""
+
+
+class Point(NamedTuple):
+    """The runs of one configuration, in the order in which they began."""
+
+    configuration: dict[str, Any]
+    """Value by column, for each of CONFIGURATION."""
+    runs: tuple[Run, ...]
+    """Performance runs, at least one."""
+    accuracy: Run | None
+    """The newest run that measured the accuracy of the same model file on the same engine."""
+
+
+def column_names() -> tuple[str, ...]:
+    """The table's columns, in order."""
+    return tuple(field.name for field in fields(Run))
+
+
+def group_points(runs: Iterable[Run]) -> list[Point]:
+    """The points that `runs` make, in the order of their first runs.
+
+    A failed run has no point; an accuracy run and a FindPeakPerformance have none of their own.
+    """
+    by_configuration: dict[tuple[Any, ...], list[Run]] = {}
+    accuracies: dict[tuple[Any, ...], Run] = {}
+    for run in sorted(runs, key=lambda run: (run.start is not None, run.start)):
+        if run.samples_per_second is not None and run.mode != "FindPeakPerformance":
+            key = tuple(getattr(run, name) for name in CONFIGURATION)
+            by_configuration.setdefault(key, []).append(run)
+        if run.top1_percent is not None:
+            accuracies[_identify_network(run)] = run
+    return [
+        Point(
+            dict(zip(CONFIGURATION, key, strict=True)),
+            tuple(of_point),
+            accuracies.get(_identify_network(of_point[0])),
+        )
+        for key, of_point in by_configuration.items()
+    ]
+
+
+def _identify_network(run: Run) -> tuple[Any, ...]:
+    return tuple(getattr(run, name) for name in NETWORK)

@@ -1,0 +1,199 @@
+"""`ck explore loadgen`: its words, and the order of its steps."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ck_mlperf.common.errors import UserError
+from ck_mlperf.explore.entry import Entry, hold_lock
+from ck_mlperf.explore.find import Search, read_search, run_search
+from ck_mlperf.explore.local import LocalExecutor
+from ck_mlperf.explore.measure import Measurer
+from ck_mlperf.explore.plan import Estimate, Plan, print_plan
+from ck_mlperf.explore.progress import ProgressWatcher
+from ck_mlperf.explore.runs import Executor, PlannedRun
+from ck_mlperf.explore.sweep import TAGS, Sweep, read_integer, read_sweep
+
+CLUSTER_OPTIONS = ("cluster", "jobs", "remote_python")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Carry out `explore --repository=FOLDER --KEY=VALUE...`. Returns the exit code."""
+    _hear_signals()
+    options = parse_arguments(arguments)
+    repository = Path(options.pop("repository"))
+    if not repository.is_dir():
+        raise UserError(f"--repository={repository}: no such folder; want CK's local repository")
+    dry_run = take_flag(options, "dry_run")
+    retry_failed = take_flag(options, "retry_failed")
+    cluster = {key: options.pop(key) for key in CLUSTER_OPTIONS if key in options}
+    console = Console()
+    if "find" in options:
+        search = read_search(options)
+        entry = Entry(repository, search.sweep.name)
+        if dry_run:
+            entry.check(search.define())
+            print(shlex.join(search.sweep.plan(search.make_point(search.start), 1).argv))
+            return 0
+        with hold_lock(repository) as lock:
+            entry.make(search.define(), TAGS)
+            with open_executor(entry, lock, cluster) as executor:
+                measurer = Measurer(search.sweep, entry, executor, retry_failed)
+                return find_load(console, search, measurer)
+    sweep = read_sweep(options)
+    entry = Entry(repository, sweep.name)
+    if dry_run:
+        entry.check(sweep.define())
+        _, runs = show_plan(console, sweep, entry, retry_failed)
+        for run in runs:
+            print(shlex.join(run.argv))
+        return 0
+    with hold_lock(repository) as lock:
+        entry.make(sweep.define(), TAGS)
+        return run_sweep(console, sweep, entry, open_executor(entry, lock, cluster), retry_failed)
+
+
+def find_load(console: Console, search: Search, measurer: Measurer) -> int:
+    """Carry out a search. Returns the exit code: 1 if no load was found."""
+    try:
+        return run_search(console, search, measurer)
+    except KeyboardInterrupt:
+        print("interrupted: the run in flight is lost. The same command continues", file=sys.stderr)
+        return 130
+
+
+@contextlib.contextmanager
+def open_executor(entry: Entry, lock: int, options: Mapping[str, str]) -> Iterator[Executor]:
+    """What runs the runs: this machine, or the cluster that CLUSTER_OPTIONS name.
+
+    lock: a descriptor of `hold_lock`. Raises UserError where there is no such cluster.
+    """
+    if "cluster" in options:
+        from ck_mlperf.explore.cluster import (  # Dask is installed where it is asked for
+            ClusterExecutor,
+            connect,
+        )
+
+        jobs = read_integer([options.get("jobs", "1")], 1, 1000)
+        with connect(options["cluster"], jobs, options.get("remote_python")) as client:
+            yield ClusterExecutor(client, entry)
+    elif options:
+        raise UserError(f"{', '.join(options)}: means something with --cluster= only")
+    else:
+        yield LocalExecutor(entry, lock)
+
+
+def run_sweep(
+    console: Console,
+    sweep: Sweep,
+    entry: Entry,
+    executor: AbstractContextManager[Executor],
+    retry_failed: bool,
+) -> int:
+    """Run what the sweep's entry has not yet. Returns the exit code: 1 if a run failed.
+
+    executor: entered only where there is something to run.
+    """
+    estimate, runs = show_plan(console, sweep, entry, retry_failed)
+    try:
+        if runs:
+            with (
+                executor as opened,
+                ProgressWatcher(console, entry, runs, estimate) as watcher,
+            ):
+                opened.run(runs, watcher)
+    except KeyboardInterrupt:
+        plan = make_plan(sweep, entry)
+        print(
+            f"interrupted: {len(plan.done)} of {len(plan.runs)} runs are there, the one in flight "
+            "is lost. The same command continues",
+            file=sys.stderr,
+        )
+        return 130
+    return report_end(console, sweep, entry)
+
+
+def make_plan(sweep: Sweep, entry: Entry) -> Plan:
+    """The sweep's runs and what the entry has of them."""
+    runs = sweep.list_runs()
+    names = {run.id for run in runs}
+    done = frozenset(entry.list_recorded()) & names
+    return Plan(runs, done, (frozenset(entry.read_failures()) & names) - done)
+
+
+def show_plan(
+    console: Console, sweep: Sweep, entry: Entry, retry_failed: bool
+) -> tuple[Estimate, list[PlannedRun]]:
+    """Print the plan. Returns what is known of durations, and what is to be run."""
+    plan = make_plan(sweep, entry)
+    estimate = Estimate()
+    for run, wall_s in entry.list_recorded().items():
+        estimate.learn(run, wall_s)
+    runs = plan.list_open(retry_failed)
+    print_plan(console, plan, entry.name, sweep.list_notes(), estimate.estimate_s(runs), len(runs))
+    return estimate, runs
+
+
+def report_end(console: Console, sweep: Sweep, entry: Entry) -> int:
+    """Say what is there now, and which runs failed and why. Returns the exit code."""
+    plan = make_plan(sweep, entry)
+    failures = entry.read_failures()
+    failed = [run for run in plan.runs if run.id in plan.failed]
+    console.print(
+        f"{len(plan.done)} of {len(plan.runs)} runs are recorded in experiment {entry.name}",
+        highlight=False,
+    )
+    for run in failed:
+        print(
+            f"failed: {run.description}: {failures[run.id]['error']}\n"
+            f"  all that it printed: {entry.log_path(run.id)}",
+            file=sys.stderr,
+        )
+    if failed:
+        print(f"failed runs: {len(failed)}; --retry_failed tries them again", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
+    """The options, `--KEY=VALUE` each, a bare `--KEY` for yes. Raises UserError for words."""
+    action, *rest = arguments or [""]
+    if action != "explore":
+        raise UserError(f"'{action}': want explore --repository=FOLDER --KEY=VALUE...")
+    options: dict[str, Any] = {}
+    for argument in rest:
+        if not argument.startswith("--"):
+            raise UserError(f"'{argument}': want options, --KEY=VALUE")
+        key, has_value, value = argument[2:].partition("=")
+        options[key] = value if has_value else "yes"
+    if "repository" not in options:
+        raise UserError("--repository=FOLDER is missing: CK's local repository")
+    return options
+
+
+def take_flag(options: dict[str, Any], key: str) -> bool:
+    """Remove a yes or no from the options; no if it is not there."""
+    value = options.pop(key, "no")
+    if value not in ("yes", "no"):
+        raise UserError(f"{key}: '{value}': want yes or no")
+    return bool(value == "yes")
+
+
+def _hear_signals() -> None:
+    """Let SIGTERM and a terminal that hangs up end the sweep as Ctrl-C does, with its benchmark.
+
+    `nohup` is minded; a shell starts what it puts in the background with SIGINT ignored, which the
+    benchmark would inherit.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)

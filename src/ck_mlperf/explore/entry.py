@@ -1,0 +1,215 @@
+"""The CK experiment entry of a sweep: its definition, what is recorded in it, what failed.
+
+The entry is the only state that a sweep has. Whoever changes it holds the lock (`hold_lock`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.files import write_file
+from ck_mlperf.explore.runs import EXPLORE_RUN, Outcome
+
+DEFINITION = "sweep.json"
+LOCK = ".explore.lock"
+
+
+class Entry:
+    """An experiment entry in CK's local repository.
+
+    repository: that repository's folder; name: the entry's.
+    """
+
+    def __init__(self, repository: Path, name: str) -> None:
+        self.repository = repository
+        self.name = name
+        self.folder = repository / "experiment" / name
+        self._read: set[Path] = set()
+        self._paths: dict[str, Path] = {}
+        self._wall_s: dict[str, float] = {}
+
+    def check(self, definition: Mapping[str, Any]) -> None:
+        """Raise UserError if the entry holds something else than a sweep so defined."""
+        path = self.folder / DEFINITION
+        way_out = "Give another --name=, or what it was before"
+        if path.exists():
+            differences = _compare(_read_json(path), definition)
+            if differences:
+                raise UserError(
+                    f"experiment {self.name} is another sweep:\n  "
+                    + "\n  ".join(differences)
+                    + f"\n{way_out}"
+                )
+        elif any(self.folder.glob("ckp-*")):
+            raise UserError(
+                f"experiment {self.name} has points, and no sweep made them: {self.folder} has no "
+                f"{DEFINITION}. Give another --name="
+            )
+
+    def make(self, definition: Mapping[str, Any], tags: Sequence[str]) -> None:
+        """Make sure that the entry is there, with its definition. Raises UserError, as `check`."""
+        self.check(definition)
+        if not (self.folder / DEFINITION).exists():
+            if not self._is_known_to_ck():
+                self._remove_half_made()
+                self._add(tags)
+            write_file(self.folder / DEFINITION, json.dumps(definition, indent=2) + "\n")
+
+    def list_recorded(self) -> dict[str, float]:
+        """The duration of the test in seconds of each run that is recorded, by the run's name.
+
+        Reads the files that came since the last call.
+        """
+        for path in sorted(self.folder.glob("ckp-*.[0-9][0-9][0-9][0-9].json")):
+            if path in self._read:
+                continue
+            for run, record in _list_records(path):
+                self._paths.setdefault(run, path)
+                self._wall_s.setdefault(run, record["timing"]["wall_s"])
+            self._read.add(path)
+        return dict(self._wall_s)
+
+    def read_record(self, run: str) -> dict[str, Any] | None:
+        """The record of a run; None: there is none."""
+        self.list_recorded()
+        path = self._paths.get(run)
+        return None if path is None else dict(_list_records(path))[run]
+
+    def read_failures(self) -> dict[str, dict[str, Any]]:
+        """What is known of the runs that failed, by their names."""
+        failures = {}
+        for path in sorted(self.folder.glob("failed-*.json")):
+            failure = _read_json(path)
+            if not (isinstance(failure, dict) and isinstance(failure.get("error"), str)):
+                raise UserError(f"{path} says nothing of a failed run. Move it elsewhere")
+            failures[path.stem.removeprefix("failed-")] = failure
+        return failures
+
+    def settle(self, outcome: Outcome) -> None:
+        """Write a failure down; remove what is known of one where there is a record now."""
+        path = self.folder / f"failed-{outcome.run.id}.json"
+        if outcome.failure is not None:
+            write_file(path, outcome.failure.to_json())
+        else:
+            self.log_path(outcome.run.id).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+
+    def log_path(self, run: str) -> Path:
+        """Where all that a failed run printed is kept."""
+        return self.folder / f"failed-{run}.log"
+
+    def _is_known_to_ck(self) -> bool:
+        try:
+            meta = json.loads((self.folder / ".cm" / "meta.json").read_bytes())
+        except (OSError, ValueError):
+            return False
+        return isinstance(meta, dict)
+
+    def _remove_half_made(self) -> None:
+        """Remove what an addition left that was killed: CK neither adds nor removes it then."""
+        aliases = self.folder.parent / ".cm"
+        alias = aliases / f"alias-a-{self.name}"
+        with contextlib.suppress(FileNotFoundError):
+            uid = alias.read_text().strip()
+            (aliases / f"alias-u-{uid}").unlink(missing_ok=True)
+            alias.unlink()
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+
+    def _add(self, tags: Sequence[str]) -> None:
+        command = [find_ck(), "update", f"local:experiment:{self.name}", f"--tags={','.join(tags)}"]
+        process = subprocess.run(
+            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        )
+        if process.returncode or not self._is_known_to_ck():
+            raise UserError(
+                f"CK cannot add the experiment {self.name} to its local repository "
+                f"({self.repository}): {(process.stdout + process.stderr).strip()}"
+            )
+
+
+@contextlib.contextmanager
+def hold_lock(repository: Path) -> Iterator[int]:
+    """Hold the lock of CK's local repository, for one sweep at a time. Yields its descriptor.
+
+    A process that inherits the descriptor holds the lock as well: a benchmark that outlives its
+    sweep is waited for, since two at the same time would disturb one another.
+    """
+    path = repository / LOCK
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            print(
+                f"waiting: a sweep (process {holder}) or a benchmark that it started is still "
+                f"running on this machine, and two would disturb one another ({path})",
+                file=sys.stderr,
+                flush=True,
+            )
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield file.fileno()
+
+
+def find_ck() -> str:
+    """The `ck` command: the one beside this Python, else the first on PATH."""
+    beside = Path(sys.executable).parent / "ck"
+    found = str(beside) if os.access(beside, os.X_OK) else shutil.which("ck")
+    if found is None:
+        raise UserError(
+            f"no `ck` command, neither beside {sys.executable} nor on PATH: install CK "
+            "(pip install ck==2.6.4), or use `ck explore loadgen`"
+        )
+    return found
+
+
+def _list_records(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The records in a point's file that carry the name of a run, with it."""
+    try:
+        records = [part["run"] for part in _read_json(path)["characteristics_list"]]
+        named = [(record["settings"]["ours"].get(EXPLORE_RUN), record) for record in records]
+        found = [(name["value"], record) for name, record in named if name and name["value"]]
+        for _, record in found:
+            float(record["timing"]["wall_s"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path} is no record of this program ({error!r}). Move it elsewhere"
+        ) from error
+    return found
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(
+            f"{path} is no JSON: {error}. Move it elsewhere, and what it held is done again"
+        ) from error
+
+
+def _compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{key}: {_show(old.get(key))} -> {_show(new.get(key))}"
+        for key in [*old, *(key for key in new if key not in old)]
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(_show, value)) or "none"
+    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,176 @@
+"""On a worker's machine: carry out one planned run, and hand what was recorded to the caller.
+
+    python -m ck_mlperf.explore.worker     a request (JSON, one line) on stdin, the reply on stdout
+
+When stdin ends, so does the run: whoever asked for it is no longer there.
+
+A run works in a folder and records into an experiment entry of its own, which are named after the
+machine and its GPUs (CUDA_VISIBLE_DEVICES), so that several GPUs of a machine, and several machines
+with one file system, can be used with one checkout. A lock of that name lets one run at a time
+have them, whoever else asks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from ck_mlperf.common.errors import UserError, run_main
+from ck_mlperf.explore.entry import Entry, find_ck
+from ck_mlperf.explore.local import LocalExecutor
+from ck_mlperf.explore.runs import Network, Outcome, PlannedRun, Point
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+# What decides what a run does.
+_FOLDERS = ("package", "program", "script", "soft")
+_LOG_BYTES = 1_000_000
+
+
+def digest_checkout(root: Path = CHECKOUT) -> str:
+    """A digest of the files that decide what a run does, by name and content.
+
+    Not the commit: files may differ from it, and a copy has none.
+    """
+    digest = hashlib.sha256()
+    for folder in _FOLDERS:
+        for path in sorted((root / folder).rglob("*")):
+            parts = path.relative_to(root).parts
+            is_made = any(part.startswith("tmp") or part == "__pycache__" for part in parts)
+            if path.is_file() and not is_made:
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+                digest.update(f"{'/'.join(parts)} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def make_request(run: PlannedRun | None) -> str:
+    """The request to carry out `run`, or without one to check whether runs can be."""
+    return json.dumps({"digest": digest_checkout(), "run": run and asdict(run)})
+
+
+def read_run(words: Mapping[str, Any]) -> PlannedRun:
+    """The run that a request names."""
+    point = Point(**{**words["point"], "network": Network(**words["point"]["network"])})
+    return PlannedRun(**{**words, "point": point, "argv": tuple(words["argv"])})
+
+
+def main() -> None:
+    # A shell starts what it puts in the background with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    request = json.loads(sys.stdin.readline())
+    threading.Thread(target=_watch_stdin, daemon=True).start()
+    try:
+        reply = _answer(request)
+    except UserError as error:
+        reply = {"refused": f"{platform.node()}: {error}"}
+    json.dump(reply, sys.stdout)
+
+
+def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
+    if request["digest"] != digest_checkout():
+        return {
+            "refused": f"{platform.node()}: {CHECKOUT} is another version of this repository than "
+            "the caller's. Bring both to the same commit, without local changes"
+        }
+    if request["run"] is None:
+        return {}
+    repository = _find_local_repository()
+    slot = name_slot(platform.node(), os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+    with _hold_slot(repository, slot) as lock, _make_scratch(repository, slot) as scratch:
+        run = read_run(request["run"])
+        watcher = _Watcher()
+        LocalExecutor(scratch, lock).run([_move(run, scratch.name, slot)], watcher)
+        return _describe(watcher.outcome, scratch)
+
+
+def name_slot(host: str, devices: str) -> str:
+    """What stands for the GPUs of a machine that one run has to itself, in names of files."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", f"{host} {devices or 'all'}").strip("-")
+
+
+def _move(run: PlannedRun, entry: str, slot: str) -> PlannedRun:
+    """The run, working and recording where no other does."""
+    argv = [
+        f"--record_uoa={entry}" if word.startswith("--record_uoa=") else word for word in run.argv
+    ]
+    return replace(run, argv=(*argv, f"--tmp_dir=tmp-{slot}"))
+
+
+class _Watcher:
+    outcome: Outcome
+
+    def started(self, run: PlannedRun) -> None:
+        pass
+
+    def ended(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+
+
+def _describe(outcome: Outcome, scratch: Entry) -> dict[str, Any]:
+    if outcome.failure is not None:
+        log = scratch.log_path(outcome.run.id).read_bytes()[-_LOG_BYTES:]
+        reply = {"failure": asdict(outcome.failure), "log": log.decode(errors="replace")}
+    else:
+        paths = [*scratch.folder.glob("ckp-*.json"), scratch.folder / "pipeline.json"]
+        reply = {"files": {path.name: path.read_text() for path in paths if path.exists()}}
+    return {"wall_s": outcome.wall_s, "host": platform.node(), **reply}
+
+
+@contextlib.contextmanager
+def _hold_slot(repository: Path, slot: str) -> Iterator[int]:
+    with (repository / f".explore-worker.{slot}.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
+
+
+@contextlib.contextmanager
+def _make_scratch(repository: Path, slot: str) -> Iterator[Entry]:
+    """An empty experiment entry, for as long as it is needed."""
+    scratch = Entry(repository, f"explore-worker.{slot}")
+    _remove(scratch)  # a worker that was killed left it
+    scratch.make({"worker": slot}, ["explore-worker"])
+    try:
+        yield scratch
+    finally:
+        _remove(scratch)
+
+
+def _remove(scratch: Entry) -> None:
+    if scratch.folder.exists():
+        _ask_ck("rm", f"local:experiment:{scratch.name}", "--force")
+
+
+def _find_local_repository() -> Path:
+    return Path(_ask_ck("find", "repo:local").strip())
+
+
+def _ask_ck(*words: str) -> str:
+    process = subprocess.run(
+        [find_ck(), *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if process.returncode:
+        said = (process.stdout + process.stderr).strip()
+        raise UserError(f"`ck {' '.join(words)}`: {said}")
+    return process.stdout
+
+
+def _watch_stdin() -> None:
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+if __name__ == "__main__":
+    run_main(main)

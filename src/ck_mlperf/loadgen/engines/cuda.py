@@ -1,0 +1,240 @@
+"""NVIDIA GPUs through pycuda: the context, the samples in pinned memory, the way into a batch.
+
+docs/gpu.md has the measurements behind the ways of copying; `make bench-gpu` repeats them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ck_mlperf.common.errors import UserError
+from ck_mlperf.loadgen.engines.rows import are_neighbours
+from ck_mlperf.machine.environment import list_cuda_devices
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# The first driver with cuMemcpyBatchAsync, as cuDriverGetVersion gives it.
+_BATCHED_COPY_SINCE = 12080
+
+
+class Gpu:
+    """One GPU's primary context, which CUDA's runtime API (so ONNX Runtime) uses as well.
+
+    Opened and closed by the same thread; made current by `with gpu:` in any, at 0.8 microseconds.
+    """
+
+    def __init__(self, ordinal: int) -> None:
+        """Raises UserError without pycuda, without a driver, and without this GPU."""
+        count = len(list_cuda_devices())
+        if ordinal >= count:
+            raise UserError(
+                f"GPU {ordinal} was asked for, and CUDA sees {count}, numbered from 0; "
+                "`nvidia-smi -L` lists them, and CUDA_VISIBLE_DEVICES may hide some"
+            )
+        self.cuda = import_pycuda()
+        self.cuda.init()
+        device = self.cuda.Device(ordinal)
+        major, minor = device.compute_capability()
+        self.ordinal = ordinal
+        self.name: str = device.name()
+        self.compute_capability = f"{major}.{minor}"
+        self._context = device.retain_primary_context()
+
+    def __enter__(self) -> Gpu:
+        self._context.push()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._context.pop()
+
+    def describe_memory(self) -> str:
+        """'1.2 of 80.0 GB are free'; it must be current."""
+        free, total = self.cuda.mem_get_info()
+        return f"{free / 1e9:.1f} of {total / 1e9:.1f} GB are free"
+
+    def synchronize(self) -> None:
+        """Wait for all that was started on this GPU; it must be current."""
+        self._context.synchronize()
+
+    def close(self) -> None:
+        """Give the context back; it must not be current."""
+        self._context.detach()
+
+
+class PinnedArray:
+    """An array in pinned host memory that the GPU can read and write; freed by `free`."""
+
+    def __init__(self, cuda: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        flags = cuda.host_alloc_flags.DEVICEMAP
+        try:
+            self.array: NDArray[Any] = cuda.pagelocked_empty(shape, dtype, mem_flags=flags)
+        except (cuda.Error, MemoryError) as error:
+            size_gb = int(np.prod(shape)) * dtype.itemsize / 1e9
+            raise UserError(
+                f"{size_gb:.1f} GB of pinned host memory cannot be had: {error}. Lower "
+                "CK_LOADGEN_BUFFER_SIZE, or free memory"
+            ) from None
+        self._allocation: Any = self.array.base
+        self.address: int = self._allocation.get_device_pointer()
+        """As the GPU sees it."""
+
+    def free(self) -> None:
+        """Give the memory back. No view of `array` may be used any more."""
+        self.array = np.empty(0, self.array.dtype)
+        self._allocation.free()
+
+
+class PinnedSamples:
+    """The loaded samples in pinned memory, and the fastest way of a batch into device memory.
+
+    One sample, or samples side by side, are one copy. Others are one call of cuMemcpyBatchAsync,
+    which fills the link from 8 samples of 150 kB on; where the driver is older than CUDA 12.8, a
+    copy each, which makes half of that.
+    """
+
+    def __init__(self, cuda: Any, count: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._copy: Callable[[int, NDArray[Any], Any], None] = cuda.memcpy_htod_async
+        self._pinned = PinnedArray(cuda, (count, *shape), dtype)
+        self.array = self._pinned.array
+        self.address = self._pinned.address
+        self._row_bytes = int(np.prod(shape)) * dtype.itemsize
+        self._rows = list(self.array)  # a view each: made here, not in the timed path
+        self._batched = cuda.get_driver_version() >= _BATCHED_COPY_SINCE
+        if self._batched:
+            self._driver = driver = import_cuda_bindings()
+            base = self.array.ctypes.data
+            self._sources = [
+                driver.CUdeviceptr(base + row * self._row_bytes) for row in range(count)
+            ]
+            self._attributes = driver.CUmemcpyAttributes()
+            self._attributes.srcAccessOrder = (
+                driver.CUmemcpySrcAccessOrder.CU_MEMCPY_SRC_ACCESS_ORDER_STREAM
+            )
+
+    def place(self, address: int, count: int) -> Sequence[Any]:
+        """The places of a batch of up to `count` samples in device memory, for `copy_batch`."""
+        addresses = range(address, address + count * self._row_bytes, self._row_bytes)
+        return [self._driver.CUdeviceptr(a) for a in addresses] if self._batched else addresses
+
+    def list_addresses(self) -> NDArray[np.uint64]:
+        """Where the GPU finds each sample: uint64 [count]."""
+        end = self.address + len(self.array) * self._row_bytes
+        return np.arange(self.address, end, self._row_bytes, dtype=np.uint64)
+
+    def copy_batch(self, rows: Sequence[int], places: Sequence[Any], stream: Any) -> None:
+        """Start the copy of `rows` to the first of `places`, on `stream`."""
+        count, first = len(rows), rows[0]
+        if count == 1:
+            self._copy(int(places[0]), self._rows[first], stream)
+        elif are_neighbours(rows):
+            self._copy(int(places[0]), self.array[first : first + count], stream)
+        elif isinstance(rows, np.ndarray):  # lists are looked up by numbers of Python faster
+            self.copy_batch(rows.tolist(), places, stream)
+        elif self._batched:
+            self.copy_batched(rows, places, stream)
+        else:
+            self.copy_each(rows, places, stream)
+
+    def copy_each(self, rows: Sequence[int], places: Sequence[Any], stream: Any) -> None:
+        """The same by a copy per sample."""
+        for row, place in zip(rows, places, strict=False):
+            self._copy(int(place), self._rows[row], stream)
+
+    def copy_batched(self, rows: Sequence[int], places: Sequence[Any], stream: Any) -> None:
+        """The same by cuMemcpyBatchAsync."""
+        count = len(rows)
+        error, *_ = self._driver.cuMemcpyBatchAsync(
+            places[:count],
+            list(map(self._sources.__getitem__, rows)),
+            [self._row_bytes] * count,
+            count,
+            [self._attributes],
+            [0],
+            1,
+            self._driver.CUstream(stream.handle),
+        )
+        if error != self._driver.CUresult.CUDA_SUCCESS:
+            raise RuntimeError(f"cuMemcpyBatchAsync: {error.name}")
+
+    def free(self) -> None:
+        """Give the memory back; no copy may be under way."""
+        self._rows = []
+        self.array = np.empty(0, self.array.dtype)
+        self._pinned.free()
+
+
+class Graph:
+    """What `record` starts on a stream, as one launch.
+
+    pycuda has no graphs; NVIDIA's bindings (cuda-bindings) take its stream as it is.
+    """
+
+    def __init__(self, stream: Any, record: Callable[[], None]) -> None:
+        """Raises UserError without cuda-bindings, RuntimeError where CUDA cannot capture it."""
+        driver = import_cuda_bindings()
+        self._driver = driver
+        self._stream = driver.CUstream(stream.handle)
+        # Calls of other threads, say to load samples on another GPU, do not disturb this capture.
+        mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        self._check(driver.cuStreamBeginCapture(self._stream, mode))
+        try:
+            record()
+        finally:
+            # Also after an error: a stream that still captures takes nothing else.
+            error, graph = driver.cuStreamEndCapture(self._stream)
+        self._check((error,))
+        self._executable = self._check(driver.cuGraphInstantiate(graph, 0))
+        self._check(driver.cuGraphDestroy(graph))
+        # Else the first launch does it, in the timed part.
+        self._check(driver.cuGraphUpload(self._executable, self._stream))
+
+    def launch(self) -> None:
+        """Start it on the stream of the capture. Timed."""
+        (error,) = self._driver.cuGraphLaunch(self._executable, self._stream)
+        if error:
+            raise RuntimeError(f"cuGraphLaunch: {error.name}")
+
+    def free(self) -> None:
+        """Give it back; no launch may be under way."""
+        self._check(self._driver.cuGraphExecDestroy(self._executable))
+
+    def _check(self, result: tuple[Any, ...]) -> Any:
+        error, *values = result
+        if error == self._driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
+            raise MemoryError(f"CUDA graph: {error.name}")
+        if error != self._driver.CUresult.CUDA_SUCCESS:
+            raise RuntimeError(f"CUDA graph: {error.name}")
+        return values[0] if values else None
+
+
+def import_pycuda() -> Any:
+    """pycuda.driver. Raises UserError where it is not installed."""
+    try:
+        import pycuda.driver
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"this run needs pycuda ({error}): `pip install pycuda` builds it with the CUDA "
+            "toolkit's nvcc"
+        ) from None
+    except ImportError as error:
+        raise UserError(
+            f"pycuda is installed and does not load: {error}. It fits the CUDA that it was built "
+            "with: `pip install --force-reinstall --no-cache-dir pycuda` builds it for this one"
+        ) from None
+    return pycuda.driver
+
+
+def import_cuda_bindings() -> Any:
+    """NVIDIA's bindings, for what pycuda has not. Raises UserError where they are not installed."""
+    try:
+        from cuda.bindings import driver
+    except ImportError as error:
+        raise UserError(
+            f"this run needs NVIDIA's Python bindings ({error}): `pip install cuda-bindings`, of "
+            "the CUDA version that `nvidia-smi` shows"
+        ) from None
+    return driver

@@ -1,0 +1,122 @@
+// Makes a network's input of a batch's samples.
+//
+// samples: where each sample of the batch is, in device memory or in host memory that the GPU reads over its link. The
+// list itself is there too, so that a CUDA graph need not change with it.
+//
+// prepare_B_LAYOUT: samples are uint8 images [area][3]; every value is looked up in table [3][256], which has the bits
+// of the network's type, B bytes each. area: pixels of an image, a multiple of 16.
+// gather: samples are as the network wants them, `vectors` times 16 bytes each.
+//
+// Compiled by tools/compile_kernels.py into prepare.ptx, which the driver takes as it is.
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+
+// A thread takes 16 pixels at a time, 48 bytes. BYTE(i): the i-th of them.
+#define BYTE(i) ((word[(i) / 4] >> ((i) % 4 * 8)) & 255)
+#define LOOK_UP(pixel, colour) ((u32)shared[(colour) * 256 + BYTE((pixel) * 3 + (colour))])
+
+#define FOR_EACH_16_PIXELS(T)                                                            \
+    __shared__ T shared[768];                                                            \
+    for (u32 i = threadIdx.x; i < 768; i += blockDim.x) shared[i] = table[i];            \
+    __syncthreads();                                                                     \
+    const u32 pieces = area / 16;                                                        \
+    for (u32 at = blockIdx.x * blockDim.x + threadIdx.x; at < count * pieces;            \
+         at += gridDim.x * blockDim.x) {                                                 \
+        const u32 image = at / pieces, piece = at % pieces;                              \
+        const uint4 *from = samples[image] + piece * 3;                                  \
+        const uint4 a = from[0], b = from[1], c = from[2];                               \
+        const u32 word[12] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y, c.z, c.w};
+
+// One byte, a plane for each colour.
+extern "C" __global__ void prepare_1_NCHW(const uint4 *const *__restrict__ samples, const u8 *table, uint4 *out, u32 count, u32 area) {
+    FOR_EACH_16_PIXELS(u8)
+#pragma unroll
+        for (u32 colour = 0; colour < 3; colour++) {
+            u32 made[4];
+#pragma unroll
+            for (u32 i = 0; i < 4; i++)
+                made[i] = LOOK_UP(i * 4, colour) | LOOK_UP(i * 4 + 1, colour) << 8 |
+                          LOOK_UP(i * 4 + 2, colour) << 16 | LOOK_UP(i * 4 + 3, colour) << 24;
+            out[(image * 3 + colour) * pieces + piece] = make_uint4(made[0], made[1], made[2], made[3]);
+        }
+    }
+}
+
+// One byte, a pixel's colours and a zero side by side.
+extern "C" __global__ void prepare_1_CHW4(const uint4 *const *__restrict__ samples, const u8 *table, uint4 *out, u32 count, u32 area) {
+    FOR_EACH_16_PIXELS(u8)
+#pragma unroll
+        for (u32 i = 0; i < 4; i++) {
+            u32 made[4];
+#pragma unroll
+            for (u32 j = 0; j < 4; j++)
+                made[j] = LOOK_UP(i * 4 + j, 0) | LOOK_UP(i * 4 + j, 1) << 8 | LOOK_UP(i * 4 + j, 2) << 16;
+            out[(size_t)at * 4 + i] = make_uint4(made[0], made[1], made[2], made[3]);
+        }
+    }
+}
+
+// Two bytes, a plane for each colour.
+extern "C" __global__ void prepare_2_NCHW(const uint4 *const *__restrict__ samples, const u16 *table, uint4 *out, u32 count, u32 area) {
+    FOR_EACH_16_PIXELS(u16)
+#pragma unroll
+        for (u32 colour = 0; colour < 3; colour++)
+#pragma unroll
+            for (u32 half = 0; half < 2; half++) {
+                u32 made[4];
+#pragma unroll
+                for (u32 i = 0; i < 4; i++)
+                    made[i] = LOOK_UP(half * 8 + i * 2, colour) | LOOK_UP(half * 8 + i * 2 + 1, colour) << 16;
+                out[((size_t)(image * 3 + colour) * pieces + piece) * 2 + half] = make_uint4(made[0], made[1], made[2], made[3]);
+            }
+    }
+}
+
+// Two bytes, a pixel's colours and a zero side by side.
+extern "C" __global__ void prepare_2_CHW4(const uint4 *const *__restrict__ samples, const u16 *table, uint4 *out, u32 count, u32 area) {
+    FOR_EACH_16_PIXELS(u16)
+#pragma unroll
+        for (u32 i = 0; i < 16; i += 2)
+            out[(size_t)at * 8 + i / 2] = make_uint4(
+                LOOK_UP(i, 0) | LOOK_UP(i, 1) << 16, LOOK_UP(i, 2), LOOK_UP(i + 1, 0) | LOOK_UP(i + 1, 1) << 16, LOOK_UP(i + 1, 2));
+    }
+}
+
+// Two bytes, a pixel's colours and five zeros side by side.
+extern "C" __global__ void prepare_2_HWC8(const uint4 *const *__restrict__ samples, const u16 *table, uint4 *out, u32 count, u32 area) {
+    FOR_EACH_16_PIXELS(u16)
+#pragma unroll
+        for (u32 i = 0; i < 16; i++)
+            out[(size_t)at * 16 + i] = make_uint4(LOOK_UP(i, 0) | LOOK_UP(i, 1) << 16, LOOK_UP(i, 2), 0, 0);
+    }
+}
+
+// Four bytes, a plane for each colour.
+extern "C" __global__ void prepare_4_NCHW(const uint4 *const *__restrict__ samples, const u32 *table, uint4 *out, u32 count, u32 area) {
+    FOR_EACH_16_PIXELS(u32)
+#pragma unroll
+        for (u32 colour = 0; colour < 3; colour++)
+#pragma unroll
+            for (u32 i = 0; i < 4; i++)
+                out[((size_t)(image * 3 + colour) * pieces + piece) * 4 + i] = make_uint4(
+                    LOOK_UP(i * 4, colour), LOOK_UP(i * 4 + 1, colour), LOOK_UP(i * 4 + 2, colour), LOOK_UP(i * 4 + 3, colour));
+    }
+}
+
+extern "C" __global__ void gather(const uint4 *const *__restrict__ samples, uint4 *out, u32 count, u32 vectors) {
+    const u32 total = count * vectors, step = gridDim.x * blockDim.x;
+    u32 at = blockIdx.x * blockDim.x + threadIdx.x;
+    for (; at + 3 * step < total; at += 4 * step) {
+        uint4 piece[4];
+#pragma unroll
+        for (u32 i = 0; i < 4; i++) {
+            const u32 place = at + i * step;
+            piece[i] = samples[place / vectors][place % vectors];
+        }
+#pragma unroll
+        for (u32 i = 0; i < 4; i++) out[at + i * step] = piece[i];
+    }
+    for (; at < total; at += step) out[at] = samples[at / vectors][at % vectors];
+}

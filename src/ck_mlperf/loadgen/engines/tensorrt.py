@@ -1,0 +1,228 @@
+"""TensorRT, of every flavour: runs a plan that package:model-tensorrt-convert-from-onnx built."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ck_mlperf.common.errors import UserError
+from ck_mlperf.loadgen.engines.cuda_engine import CudaEngine, Slot
+from ck_mlperf.loadgen.engines.prepare import (
+    Gathering,
+    Preparing,
+    can_gather,
+    can_prepare,
+    pack,
+    shape_sample,
+)
+from ck_mlperf.machine import gpus as gpu_kind
+from ck_mlperf.models.recipe import ModelRecipe
+from ck_mlperf.tensorrt.flavour import load_flavour
+from ck_mlperf.tensorrt.plan import Target, read_plan, read_sidecar
+
+if TYPE_CHECKING:
+    import tensorrt
+    from numpy.typing import NDArray
+
+    from ck_mlperf.loadgen.engines.cuda import Graph, PinnedArray
+
+# The second run of TensorRT for RTX captures a graph, where the first has compiled.
+_WARM_UP_RUNS = 3
+# The samples of so small a batch are read from pinned memory by the kernel that prepares them, so
+# that a query is one launch.
+_READ_FROM_HOST_UP_TO = 8
+
+
+@dataclasses.dataclass
+class _Lane:
+    """A stream and what computes on it: slots of one lane come one after another.
+
+    input: device address of the network's input, where slots hold images; else 0.
+    """
+
+    stream: Any
+    context: tensorrt.IExecutionContext | None = None
+    size: int = 0
+    input: int = 0
+
+
+class TensorRt(CudaEngine):
+    """Two execution contexts, each on its own stream, and a CUDA graph per slot and batch size.
+
+    Two networks at a time fill the gaps between each other's layers. The slots take turns on them,
+    and there are more than two: behind each network the samples of the next are there already.
+    (With one slot a network both often ended at a time, and one of them waited for its samples.)
+    Samples come as the plan's input wants them, or as uint8 images, of which a kernel before the
+    network makes that. TensorRT for RTX captures its graphs itself, so there a slot has a context.
+    """
+
+    at_once = 2
+    depth = 6
+
+    def __init__(self, model: Path, recipe: ModelRecipe | None = None, device: int = 0) -> None:
+        """Raises UserError where the plan's sidecar is missing or damaged."""
+        self._sidecar = read_sidecar(model)
+        super().__init__(model, recipe or self._sidecar.recipe, device)
+        self.name = self._sidecar.key.flavour.replace("_", "-")
+        if self._sidecar.key.flavour == "tensorrt_rtx":
+            self.depth = self.at_once
+        self._kernel: Preparing | Gathering | None = None
+        self._lanes: dict[int, _Lane] = {}
+        self._sources: dict[int, PinnedArray] = {}
+        self._copied: dict[int, int] = {}
+        self._addresses: NDArray[np.uint64] = np.empty(0, np.uint64)
+        self._graphs: dict[tuple[int, int], Graph] = {}
+
+    def _make_streams(self) -> list[tuple[Any, Any]]:
+        cuda = self._gpu.cuda
+        copies = cuda.Stream()
+        streams = [cuda.Stream() for _ in range(self.at_once)]
+        self._lanes = {stream.handle: _Lane(stream) for stream in streams}
+        return [(copies, streams[number % self.at_once]) for number in range(self.depth)]
+
+    def _open_model(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        self._flavour = flavour = load_flavour(self._sidecar.key.flavour)
+        kind = gpu_kind.Gpu(self._gpu.name, self._gpu.compute_capability)
+        plan = read_plan(self._path, Target.of(flavour, kind))
+        self._engine: tensorrt.ICudaEngine | None = flavour.deserialise(plan)
+        self._opened.callback(self._forget)
+        self.version = flavour.version
+        tensors = {tensor.name: tensor for tensor in flavour.list_tensors(self._engine)}
+        recipe = self._recipe
+        wanted = {
+            recipe.input.name: (True, recipe.input.dtype, shape_sample(recipe, "LINEAR")),
+            recipe.output.name: (False, None, None),
+        }
+        for name, (is_input, dtype, shape) in wanted.items():
+            tensor = tensors.get(name)
+            if (
+                tensor is None
+                or tensor.is_input != is_input
+                or (is_input and (tensor.dtype, tensor.shape[1:]) != (dtype, shape))
+            ):
+                raise UserError(
+                    f"{self._path}: {name} of its recipe is not what the plan has: "
+                    f"{', '.join(map(str, tensors.values()))}. Build it again"
+                )
+        self._layout = flavour.read_format(self._engine, recipe.input.name)
+        self._choose_kernel()
+        batch = tensors[recipe.input.name].shape[0]
+        self._fixed_batch = batch if batch > 0 else None
+        output = tensors[recipe.output.name]
+        return output.shape[1:], np.dtype(output.dtype)
+
+    def _choose_kernel(self) -> None:
+        """What samples are in pinned memory, and what makes the network's input of them."""
+        recipe = self._recipe
+        self._sample_shape = shape_sample(recipe, self._layout)
+        self._network_bytes = self._sample_bytes
+        if self._sidecar.key.input == "uint8" and can_prepare(recipe):
+            self._kernel = Preparing(self._gpu, recipe, self._layout)
+            self._sample_shape = (recipe.image.side, recipe.image.side, 3)
+            self._sample_dtype = np.dtype(np.uint8)
+        elif can_gather(self._network_bytes):
+            self._kernel = Gathering(self._gpu, self._network_bytes)
+        if self._kernel is not None:
+            self._opened.callback(self._kernel.free)
+
+    def _prepare_samples(self, images: NDArray[np.uint8]) -> NDArray[Any]:
+        if isinstance(self._kernel, Preparing):
+            return images
+        return pack(super()._prepare_samples(images), self._layout)
+
+    def load(self, images: NDArray[np.uint8]) -> None:
+        super().load(images)
+        assert self._samples is not None
+        self._addresses = self._samples.list_addresses()
+        for sources in self._sources.values():
+            sources.array[:] = self._addresses[0]  # what fills up a batch must be loaded
+
+    def _prepare_slots(self) -> None:
+        if isinstance(self._kernel, Preparing):
+            for lane in self._lanes.values():
+                allocation = self._gpu.cuda.mem_alloc(self._sizes[-1] * self._network_bytes)
+                self._prepared.callback(allocation.free)
+                lane.input = int(allocation)
+        super()._prepare_slots()
+
+    def _allocate(self, slot: Slot, largest: int) -> None:
+        from ck_mlperf.loadgen.engines.cuda import PinnedArray
+
+        super()._allocate(slot, largest)
+        cuda = self._gpu.cuda
+        sources = PinnedArray(cuda, (_READ_FROM_HOST_UP_TO,), np.dtype(np.uint64))
+        self._prepared.callback(sources.free)
+        self._sources[id(slot)] = sources
+        if isinstance(self._kernel, Preparing):
+            steps = np.arange(largest, dtype=np.uint64) * np.uint64(self._sample_bytes)
+            copied = cuda.mem_alloc(steps.nbytes)
+            self._prepared.callback(copied.free)
+            cuda.memcpy_htod(copied, steps + np.uint64(slot.input))
+            self._copied[id(slot)] = int(copied)
+
+    def _bring(self, slot: Slot, rows: Sequence[int], size: int, is_alone: bool) -> None:
+        if self._kernel is None or size > _READ_FROM_HOST_UP_TO:
+            super()._bring(slot, rows, size, is_alone)
+            return
+        sources = self._sources[id(slot)].array
+        if len(rows) == 1:
+            sources[0] = self._addresses[rows[0]]
+        else:
+            np.take(self._addresses, rows, out=sources[: len(rows)], mode="clip")
+
+    def _prepare_size(self, slot: Slot, size: int) -> None:
+        from ck_mlperf.loadgen.engines.cuda import Graph
+
+        assert self._engine is not None
+        flavour, recipe = self._flavour, self._recipe
+        lane = self._lanes[slot.compute_stream.handle]
+        if lane.context is None:
+            lane.context = flavour.create_context(self._engine, lane.stream.handle)
+        flavour.set_address(lane.context, recipe.input.name, lane.input or slot.input)
+        flavour.set_address(lane.context, recipe.output.name, slot.output)
+        if lane.size != size:
+            self._set_size(lane, size)
+            for _ in range(_WARM_UP_RUNS):  # of the network by itself: no samples are loaded yet
+                flavour.execute(lane.context, lane.stream.handle)
+            lane.stream.synchronize()
+        if flavour.captures_graphs:
+            graph = Graph(lane.stream, lambda: self._execute(slot, size))
+            self._graphs[id(slot), size] = graph
+            self._prepared.callback(graph.free)
+
+    def _start(self, slot: Slot, size: int) -> None:
+        graph = self._graphs.get((id(slot), size))
+        if graph is not None:
+            graph.launch()
+            return
+        self._set_size(self._lanes[slot.compute_stream.handle], size)
+        self._execute(slot, size)
+
+    def _execute(self, slot: Slot, size: int) -> None:
+        """Enqueue what makes the network's input, and the network."""
+        lane = self._lanes[slot.compute_stream.handle]
+        assert lane.context is not None
+        if self._kernel is not None:
+            if size <= _READ_FROM_HOST_UP_TO:
+                source = self._sources[id(slot)].address
+                self._kernel.start(source, lane.input or slot.input, size, lane.stream)
+            elif lane.input:
+                self._kernel.start(self._copied[id(slot)], lane.input, size, lane.stream)
+        self._flavour.execute(lane.context, lane.stream.handle)
+
+    def _set_size(self, lane: _Lane, size: int) -> None:
+        if lane.size != size:
+            assert lane.context is not None
+            shape = (size, *shape_sample(self._recipe, "LINEAR"))
+            self._flavour.set_shape(lane.context, self._recipe.input.name, shape)
+            lane.size = size
+
+    def _forget(self) -> None:
+        # Contexts before the engine that they belong to.
+        self._graphs.clear()
+        self._lanes.clear()
+        self._engine = None

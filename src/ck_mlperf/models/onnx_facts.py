@@ -1,0 +1,204 @@
+"""What an ONNX file itself says of the classifier in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ck_mlperf.common.errors import UserError
+
+if TYPE_CHECKING:
+    import onnx
+
+CHANNELS = 3
+
+# First bytes of what people hand over in place of an ONNX file.
+_LOOKALIKES = (
+    (b"<!doctype html", "an HTML page: the download gave a web page in place of the file"),
+    (b"<html", "an HTML page: the download gave a web page in place of the file"),
+    (b"version https://git-lfs", "a Git LFS pointer: run `git lfs pull` to get the file itself"),
+    (b"PK\x03\x04", "a zip archive (PyTorch checkpoints are such): export the model to ONNX"),
+    (b"\x89HDF", "an HDF5 file (Keras weights are such): convert the model to ONNX"),
+    (b"\x1f\x8b", "a gzip file: unpack it first"),
+    (b"ptrt", "a TensorRT plan: give the ONNX file that it was made from"),
+    (b"ftrt", "a TensorRT plan: give the ONNX file that it was made from"),
+    (b"{", "JSON text: give the .onnx file, its recipe is found beside it"),
+)
+
+
+def load_onnx(path: Path) -> onnx.ModelProto:
+    """The model at `path`, without external data, which must lie in the folder of the model.
+
+    Raises UserError that says what the file looks like where it is no whole ONNX model.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. Give the path of an .onnx file")
+    with path.open("rb") as file:
+        head = file.read(512)
+    looks = _describe_lookalike(head)
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except DecodeError:
+        looks = looks or "an ONNX file that was cut off or damaged, or no ONNX file at all"
+        raise UserError(f"{path}: cannot be read, it looks like {looks}") from None
+    if looks or not model.graph.node or not model.opset_import:
+        raise UserError(
+            f"{path}: no ONNX model, it looks like {looks or 'a file of another kind, or cut off'}"
+        )
+    for location in external_files(model):
+        _check_external(path, location)
+    return model
+
+
+def external_files(model: onnx.ModelProto) -> list[str]:
+    """The files in which the model keeps weights, relative to its own folder, as it writes them."""
+    from onnx import TensorProto
+
+    return sorted(
+        {
+            entry.value
+            for tensor in _tensors(model.graph)
+            if tensor.data_location == TensorProto.EXTERNAL
+            for entry in tensor.external_data
+            if entry.key == "location"
+        }
+    )
+
+
+def read_onnx_facts(path: Path, stated: Mapping[str, Any]) -> dict[str, Any]:
+    """What the ONNX file says of a recipe's keys ('input.name', ...), without what it leaves open.
+
+    stated: what the recipe's JSON says. It chooses among several outputs, and gives the layout
+    where the shape does not. Raises UserError where the model is no image classifier.
+    """
+    graph = load_onnx(path).graph
+    facts = _read_input(path, graph, stated)
+    facts.update(_read_output(path, graph, stated.get("output.name")))
+    return facts
+
+
+def _read_input(path: Path, graph: onnx.GraphProto, stated: Mapping[str, Any]) -> dict[str, Any]:
+    from onnx import TensorProto
+
+    weights = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in weights]
+    if len(inputs) != 1:
+        names = ", ".join(value.name for value in inputs) or "none"
+        raise UserError(f"{path}: want a model of one input, the images; inputs: {names}")
+    tensor = inputs[0].type.tensor_type
+    dtypes = {
+        TensorProto.FLOAT: "float32",
+        TensorProto.FLOAT16: "float16",
+        TensorProto.INT8: "int8",
+        TensorProto.UINT8: "uint8",
+    }
+    if tensor.elem_type not in dtypes:
+        kind = TensorProto.DataType.Name(tensor.elem_type)
+        raise UserError(
+            f"{path}: input {inputs[0].name} is {kind}; want one of {', '.join(dtypes.values())}"
+        )
+    facts: dict[str, Any] = {"input.name": inputs[0].name, "input.dtype": dtypes[tensor.elem_type]}
+    if not tensor.HasField("shape"):
+        return facts
+    shape = _sizes(tensor.shape)
+    where = f"{path}: input {inputs[0].name} of shape {_show(tensor.shape)}"
+    if len(shape) != 4:
+        raise UserError(f"{where}: want four axes, [N, 3, side, side] or [N, side, side, 3]")
+    if shape[0] is not None:
+        facts["max_batch"] = shape[0]
+    planar, interleaved = shape[1] in (CHANNELS, None), shape[3] in (CHANNELS, None)
+    if not planar and not interleaved:
+        raise UserError(f"{where}: no axis of {CHANNELS} colours")
+    if planar != interleaved:
+        facts["input.layout"] = "NCHW" if planar else "NHWC"
+    elif CHANNELS in (shape[1], shape[3]) and shape[1] != shape[3]:
+        facts["input.layout"] = "NCHW" if shape[1] == CHANNELS else "NHWC"
+    layout = facts.get("input.layout", stated.get("input.layout"))
+    if layout is not None:
+        height, width = shape[2:] if layout == "NCHW" else shape[1:3]
+        if height is not None and width is not None:
+            if height != width:
+                raise UserError(f"{where}: want square images")
+            facts["image.side"] = height
+    return facts
+
+
+def _read_output(path: Path, graph: onnx.GraphProto, wanted: str | None) -> dict[str, Any]:
+    readings = {value.name: _read_one_output(value) for value in graph.output}
+    if wanted is not None:
+        chosen = [name for name in readings if name == wanted]
+    elif len(readings) == 1:
+        chosen = list(readings)
+    else:
+        chosen = [name for name, facts in readings.items() if "classes" in facts]
+    if len(chosen) != 1:
+        names = ", ".join(readings)
+        wish = f"output.name = {wanted!r} is not there" if wanted else "name one in output.name"
+        raise UserError(
+            f"{path} has the outputs {names}: {wish}. Correct {path.with_suffix('.json')}"
+        )
+    return {"output.name": chosen[0], **readings[chosen[0]]}
+
+
+def _read_one_output(value: onnx.ValueInfoProto) -> dict[str, Any]:
+    from onnx import TensorProto
+
+    tensor = value.type.tensor_type
+    floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+    integers = (TensorProto.INT32, TensorProto.INT64)
+    if tensor.elem_type in integers:
+        return {"output.kind": "class"}
+    if tensor.elem_type not in floats:
+        return {}
+    sizes = _sizes(tensor.shape)[1:]
+    wide = [size for size in sizes if size != 1]
+    if len(wide) == 1 and wide[0] is not None:
+        return {"output.kind": "scores", "classes": wide[0]}
+    return {"output.kind": "scores"}
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield attribute.t
+            yield from attribute.tensors
+            yield from _tensors(attribute.g)
+            for subgraph in attribute.graphs:
+                yield from _tensors(subgraph)
+
+
+def _check_external(path: Path, location: str) -> None:
+    folder = path.resolve().parent
+    target = (folder / location).resolve()
+    if not target.is_relative_to(folder):
+        raise UserError(
+            f"{path} keeps weights in {location!r}, outside its own folder: refused. "
+            "Save the model with its weights inside or beside it"
+        )
+    if not target.is_file():
+        raise UserError(f"{path} keeps weights in {location!r}, which is not beside it")
+
+
+def _describe_lookalike(head: bytes) -> str | None:
+    if not head:
+        return "an empty file"
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for magic, meaning in _LOOKALIKES:
+        if start.startswith(magic.lower()):
+            return meaning
+    return "a TensorFlow Lite model: convert it to ONNX" if head[4:8] == b"TFL3" else None
+
+
+def _sizes(shape: onnx.TensorShapeProto) -> list[int | None]:
+    return [dim.dim_value if dim.dim_value > 0 else None for dim in shape.dim]
+
+
+def _show(shape: onnx.TensorShapeProto) -> str:
+    return str([dim.dim_value or dim.dim_param or "?" for dim in shape.dim]).replace("'", "")

@@ -1,0 +1,79 @@
+"""Accuracy of a test: LoadGen's accuracy log against the labels of the data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ck_mlperf.common.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How many of the images got their label."""
+
+    good: int
+    """Images whose best answer is right."""
+    total: int
+    good_top5: int | None
+    """Images with the right label among the five best; None where only the best is known."""
+
+    @property
+    def top1_percent(self) -> float:
+        return 100 * self.good / self.total
+
+    @property
+    def top5_percent(self) -> float | None:
+        return None if self.good_top5 is None else 100 * self.good_top5 / self.total
+
+
+def measure_accuracy(
+    answers: Iterable[tuple[int, int]],
+    labels: NDArray[np.int32],
+    top5: NDArray[np.int32] | None = None,
+    may_repeat: bool = False,
+) -> Accuracy:
+    """Compare `answers`, (sample index, label) pairs from `logs.read_answers`, with `labels`.
+
+    labels: int32 [n], one for each image of the test. top5: int32 [n, 5] by sample index, or None.
+    may_repeat: in MultiStream LoadGen fills the last query of a loaded set with samples again; as
+    in MLPerf's own script the first answer counts.
+    Raises UserError unless every image has an answer, and exactly one where they may not repeat.
+    """
+    import numpy as np
+
+    total = len(labels)
+    best = np.zeros(total, np.int64)
+    is_seen = np.zeros(total, np.bool_)
+    for index, label in answers:
+        if index >= total:
+            raise UserError(
+                f"LoadGen's accuracy log has sample {index}, the data set {total} images: the log "
+                "is of another run. Run the accuracy test again"
+            )
+        if is_seen[index]:
+            if may_repeat:
+                continue
+            raise UserError(
+                f"LoadGen's accuracy log has sample {index} twice: it is damaged, or of another "
+                "scenario. Run the accuracy test again"
+            )
+        is_seen[index] = True
+        best[index] = label
+    if not total or not is_seen.all():
+        raise UserError(
+            f"LoadGen's accuracy log has answers for {is_seen.sum()} of {total} images. Run the "
+            "accuracy test again"
+        )
+    if top5 is not None and top5.shape != (total, 5):
+        raise ValueError(f"want top5 [{total}, 5], got {top5.shape}")
+    return Accuracy(
+        good=int((best == labels).sum()),
+        total=total,
+        good_top5=None if top5 is None else int((top5 == labels[:, None]).any(axis=1).sum()),
+    )

@@ -1,0 +1,356 @@
+"""LoadGen's logs, read strictly: whatever is missing, cut off or not LoadGen's is an error.
+
+The formats are those that LoadGen 6.0.17 writes (logging.cc and results.cc): mlperf_log_detail.txt
+has one JSON object a line after `:::MLLOG `; mlperf_log_accuracy.json one sample a line.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ck_mlperf.common.errors import UserError
+
+DETAIL_LOG = "mlperf_log_detail.txt"
+ACCURACY_LOG = "mlperf_log_accuracy.json"
+
+# Our name of each latency figure and the part of LoadGen's key that stands for it.
+LATENCY_KEYS = {
+    "min": "min",
+    "mean": "mean",
+    "p50": "50.00_percentile",
+    "p90": "90.00_percentile",
+    "p95": "95.00_percentile",
+    "p97": "97.00_percentile",
+    "p99": "99.00_percentile",
+    "p99_9": "99.90_percentile",
+    "max": "max",
+}
+_PREFIX = b':::MLLOG {"key": "'
+_WANTED = re.compile(
+    r"(result_|effective_|early_stopping_|generated_samples_per_query|loadgen_version|power_"
+    r"|num_errors|generic_message)"
+)
+_FLAGGED = re.compile(rb'"is_(error|warning)": true')
+# LoadGen prints a rate over no time as C++ does; JSON has no such number.
+_NOT_A_NUMBER = re.compile(rb'("value": )-?(nan|inf)\b')
+_PEAK = "FindPeakPerformance: Found peak performance field: "
+_SAMPLE = re.compile(
+    rb'\{ "seq_id" : \d{1,19}, "qsl_idx" : (\d{1,19}), "data" : "([0-9A-Fa-f]{8})" \}(,?)\n'
+)
+# Longer lines exist (the list of loaded samples) and are passed over.
+_MAX_LINE_BYTES = 1 << 16
+_MAX_MESSAGES = 20
+
+_T = TypeVar("_T", int, float, bool, str)
+
+
+@dataclass(frozen=True)
+class Message:
+    """An error or a warning in LoadGen's log, and how many times it is there."""
+
+    text: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Performance:
+    """What LoadGen measured in the performance part of a test."""
+
+    is_valid: bool
+    """LoadGen's verdict, under the settings that were in force."""
+    reasons: tuple[str, ...]
+    """Why it is not valid."""
+    queries: int
+    samples_per_query: int
+    duration_s: float
+    """From the first query's issue to the last one's completion."""
+    samples_per_second: float | None
+    """LoadGen's own figure (Server: completed samples); in MultiStream, which has none, samples by
+    duration. None where a single query leaves nothing to divide."""
+    peak_qps: float | None
+    """FindPeakPerformance: the highest rate that kept the bound, in queries/s."""
+    latencies_ns: Mapping[str, int]
+    """min, mean, p50, p90, p95, p97, p99, p99_9, max: of queries; in Offline, of samples."""
+    early_stopped_ns: Mapping[str, int | None]
+    """Estimates that hold with 99% confidence, which MLPerf reports: p90 (SingleStream), p99
+    (SingleStream, MultiStream); None where there were too few queries."""
+
+    @property
+    def samples(self) -> int:
+        return self.queries * self.samples_per_query
+
+    @property
+    def queries_per_second(self) -> float | None:
+        rate = self.samples_per_second
+        return None if rate is None else rate / self.samples_per_query
+
+
+@dataclass(frozen=True)
+class LoadgenResult:
+    """What one test's detail log says."""
+
+    version: str
+    scenario: str
+    mode: str
+    settings: Mapping[str, int | float | bool | str]
+    """LoadGen's settings in force, under its names without `effective_`: min_duration_ms, ..."""
+    performance: Performance | None
+    """None in AccuracyOnly."""
+    errors: tuple[Message, ...]
+    warnings: tuple[Message, ...]
+
+    def get_number(self, name: str) -> float:
+        """A setting in force; not a number where LoadGen's log has none of that name."""
+        value = self.settings.get(name)
+        return float(value) if isinstance(value, (int, float)) else math.nan
+
+
+def read_result(log_dir: Path) -> LoadgenResult:
+    """Read the detail log in `log_dir`.
+
+    Raises UserError that names the file where it is missing, cut off, of an unfinished test, or not
+    LoadGen's.
+    """
+    path = log_dir / DETAIL_LOG
+    values: dict[str, Any] = {}
+    errors: dict[str, int] = {}
+    warnings: dict[str, int] = {}
+    for key, value, metadata in _read_events(path):
+        if key == "generic_message" and str(value).startswith(_PEAK):
+            values["peak_qps"] = _parse_number(value.removeprefix(_PEAK))
+        values[key] = value  # of a key that comes twice, the last: the performance part's
+        for flag, messages in (("is_error", errors), ("is_warning", warnings)):
+            if metadata.get(flag) is True and (str(value) in messages or len(messages) < 1000):
+                messages[str(value)] = messages.get(str(value), 0) + 1
+    log = _Values(path, values)
+    scenario = log.get("effective_scenario", str)
+    mode = log.get("effective_test_mode", str)
+    if scenario not in ("SingleStream", "MultiStream", "Server", "Offline"):
+        raise log.refuse(f"unknown scenario {scenario[:80]!r}")
+    log.get("power_end", str)  # the last thing that each part of a test writes before its results
+    return LoadgenResult(
+        version=log.get("loadgen_version", str).split(" ")[0],
+        scenario=scenario,
+        mode=mode,
+        settings={
+            key.removeprefix("effective_"): value
+            for key, value in values.items()
+            if key.startswith("effective_") and isinstance(value, (int, float, bool, str))
+        },
+        performance=None if mode == "AccuracyOnly" else _read_performance(log, scenario),
+        errors=_count(errors),
+        warnings=_count(warnings),
+    )
+
+
+def read_answers(log_dir: Path) -> Iterator[tuple[int, int]]:
+    """The (sample index, label) pairs of the accuracy log in `log_dir`, as LoadGen got them.
+
+    Labels are int32, four bytes in the machine's (little-endian) order. Raises UserError that names
+    the file and the line where the log is missing, cut off, or of another form.
+    """
+    path = log_dir / ACCURACY_LOG
+    # '[' opens, ',' asks for one more sample, '' is after the last one, ']' is the end.
+    state = b""
+    for number, line in _read_lines(path):
+        if number == 1 and line == b"[\n":
+            state = b"["
+        elif line == b"]\n" and state in (b"[", b"."):
+            state = b"]"
+        else:
+            match = _SAMPLE.fullmatch(line) if state in (b"[", b",") else None
+            if match is None:
+                raise UserError(
+                    f"{path}, line {number}: not what LoadGen writes there for int32 labels: "
+                    f"{line[:80]!r}. Run the accuracy test again"
+                )
+            state = match[3] or b"."
+            yield (
+                int(match[1]),
+                int.from_bytes(bytes.fromhex(match[2].decode()), "little", signed=True),
+            )
+    if state != b"]":
+        raise UserError(f"{path}: cut off. Run the accuracy test again; is the disk full?")
+
+
+class _Values:
+    """The log's values by key, and typed access to them."""
+
+    def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
+        self._path = path
+        self._values = values
+
+    def get(self, key: str, kind: type[_T]) -> _T:
+        if key not in self._values:
+            raise UserError(
+                f"{self._path}: no {key} in it: the test did not finish, or the file is cut off. "
+                "Run the test again"
+            )
+        value = self._values[key]
+        fits = type(value) is kind or (kind is float and type(value) is int)
+        # LoadGen's numbers are counts, times and rates.
+        if not fits or (isinstance(value, (int, float)) and not 0 <= value < math.inf):
+            raise self.refuse(f"{key} = {str(value)[:80]!r}")
+        return kind(value)
+
+    def get_time(self, key: str) -> datetime:
+        text = self.get(key, str)
+        try:
+            return datetime.strptime(text, "%m-%d-%Y %H:%M:%S.%f")
+        except ValueError:
+            raise self.refuse(f"{key} = {text[:80]!r}") from None
+
+    def has(self, key: str) -> bool:
+        return self._values.get(key) is not None
+
+    def refuse(self, what: str) -> UserError:
+        return UserError(
+            f"{self._path}: {what}: not a detail log as LoadGen writes it. Run the test again"
+        )
+
+
+def _read_performance(log: _Values, scenario: str) -> Performance:
+    log.get("num_errors", int)  # the last line of a finished test
+    queries = log.get("result_query_count", int)
+    samples_per_query = log.get("generated_samples_per_query", int)
+    if not queries or not samples_per_query:
+        raise log.refuse(f"{queries} queries of {samples_per_query} samples")
+    duration_s = _measure_duration(log)
+    rate_key = {
+        "SingleStream": "result_qps_with_loadgen_overhead",
+        "Server": "result_completed_samples_per_sec",
+        "Offline": "result_samples_per_second",
+    }.get(scenario)
+    if rate_key is None:
+        rate = queries * samples_per_query / duration_s if duration_s else 0.0
+    else:
+        rate = log.get(rate_key, float) if log.has(rate_key) else 0.0
+    stopped = {
+        "SingleStream": {"p90": "early_stopping_latency_ss", "p99": "early_stopping_latency_ms"},
+        "MultiStream": {"p99": "early_stopping_latency_ms"},
+    }.get(scenario, {})
+    latencies_ns = _read_latencies(log, scenario)
+    is_valid = log.get("result_validity", str) == "VALID"
+    return Performance(
+        is_valid=is_valid,
+        reasons=() if is_valid else tuple(_list_reasons(log, queries, duration_s, latencies_ns)),
+        queries=queries,
+        samples_per_query=samples_per_query,
+        duration_s=duration_s,
+        samples_per_second=rate or None,
+        peak_qps=log.get("peak_qps", float) if log.has("peak_qps") else None,
+        latencies_ns=latencies_ns,
+        early_stopped_ns={
+            name: log.get(stopped[name], int) or None if name in stopped else None
+            for name in ("p90", "p99")
+        },
+    )
+
+
+def _measure_duration(log: _Values) -> float:
+    """Seconds from the first issue to the last completion, to the millisecond.
+
+    The two times are the clock's, which may have been set meanwhile; LoadGen's own check of the
+    shortest duration goes by a steady one, and decides.
+    """
+    begin, end = (log.get_time(key) for key in ("power_begin", "power_end"))
+    duration_s = max((end - begin).total_seconds(), 0.0)
+    if log.get("result_min_duration_met", bool):
+        duration_s = max(duration_s, log.get("effective_min_duration_ms", int) / 1000)
+    return duration_s
+
+
+def _read_latencies(log: _Values, scenario: str) -> dict[str, int]:
+    if scenario == "MultiStream":  # its plain keys are of samples
+        keys = {
+            name: f"result_{key}_per_query_latency_ns"
+            if "percentile" in key
+            else f"result_{key}_query_latency_ns"
+            for name, key in LATENCY_KEYS.items()
+        }
+    else:
+        keys = {name: f"result_{key}_latency_ns" for name, key in LATENCY_KEYS.items()}
+    latencies = {name: log.get(key, int) for name, key in keys.items()}
+    rising = [latency for name, latency in latencies.items() if name != "mean"]
+    if rising != sorted(rising) or not rising[0] <= latencies["mean"] <= rising[-1]:
+        raise log.refuse(f"latencies in no order ({latencies})")
+    return latencies
+
+
+def _list_reasons(
+    log: _Values, queries: int, duration_s: float, latencies_ns: Mapping[str, int]
+) -> Iterator[str]:
+    if log.has("result_perf_constraints_met") and not log.get("result_perf_constraints_met", bool):
+        bound_ms = log.get("effective_target_latency_ns", int) / 1e6
+        yield f"99th percentile {latencies_ns['p99'] / 1e6:.3f} ms is over {bound_ms:g} ms"
+    if not log.get("result_min_duration_met", bool):
+        shortest_s = log.get("effective_min_duration_ms", int) / 1000
+        yield f"ran {duration_s:.3f} s of the {shortest_s:g} s of min_duration"
+    if not log.get("result_min_queries_met", bool):
+        fewest = log.get("effective_min_query_count", int)
+        yield f"ran {queries} of the {fewest} queries of min_query_count"
+    if not log.get("early_stopping_met", bool):
+        text = log.get("early_stopping_result", str).replace("*", " ")
+        yield "early stopping: " + " ".join(text.split())
+
+
+def _parse_number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _count(messages: Mapping[str, int]) -> tuple[Message, ...]:
+    """The first messages; a log that has thousands of them has something else to tell."""
+    return tuple(
+        Message(text[:500], count) for text, count in list(messages.items())[:_MAX_MESSAGES]
+    )
+
+
+def _read_events(path: Path) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    """(key, value, metadata) of the lines that matter."""
+    for number, line in _read_lines(path):
+        where = f"{path}, line {number}"
+        if not line.startswith(_PREFIX):
+            raise UserError(
+                f"{where}: not a detail log of today's LoadGen, whose lines begin with :::MLLOG"
+            )
+        if not _FLAGGED.search(line) and not _WANTED.match(
+            line[len(_PREFIX) : len(_PREFIX) + 100].decode("ascii", "replace")
+        ):
+            continue
+        try:
+            event = json.loads(_NOT_A_NUMBER.sub(rb"\1null", line[len(b":::MLLOG ") :]))
+            yield event["key"], event["value"], dict(event["metadata"])
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise UserError(f"{where}: damaged ({error!r:.100}). Run the test again") from None
+
+
+def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The numbered lines of a file of any size; only the beginning of very long ones."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such LoadGen log. Run the test first") from None
+    with file:
+        number = 0
+        while line := file.readline(_MAX_LINE_BYTES):
+            number += 1
+            end = line
+            while not end.endswith(b"\n"):
+                end = file.readline(_MAX_LINE_BYTES)
+                if not end:
+                    raise UserError(
+                        f"{path}, line {number}: cut off. Run the test again; is the disk full?"
+                    )
+            yield number, line
+    if not number:
+        raise UserError(f"{path}: empty. Run the test again; is the disk full?")

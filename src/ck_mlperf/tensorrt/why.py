@@ -1,0 +1,24 @@
+"""Say why a plan would be reused or built anew; the options are those of ck_mlperf.tensorrt.build.
+
+python -m ck_mlperf.tensorrt.why --plan MODEL.plan \\
+    --model CONVERTED.onnx --precision P --max-batch N
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ck_mlperf.common.errors import run_main
+from ck_mlperf.tensorrt.build import explain, parse_request
+
+
+def main() -> None:
+    """Print the reason; builds nothing."""
+    parser = argparse.ArgumentParser(prog="python -m ck_mlperf.tensorrt.why", description=__doc__)
+    request = parse_request(parser, sys.argv[1:])
+    print(f"{request.output}: {explain(request)}")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,308 @@
+"""The page of a report: that all is in it, that it is safe, and that it needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from synthetic_runs import make_odd_runs, make_run, make_runs
+
+from ck_mlperf.analyze import curves, report
+from ck_mlperf.analyze.__main__ import main
+from ck_mlperf.analyze.runs import group_points
+from ck_mlperf.common.errors import UserError
+
+NOW = datetime(2026, 5, 6, 7, 8, 9, tzinfo=timezone.utc)
+VOID = {"meta", "link", "br", "use", "path"}
+BLOCKS = {"th", "td", "tr", "br", "small", "pre", "p", "details", "button"}
+
+
+class Page(HTMLParser):
+    """The elements of a page as (tag, attributes, text within)."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None], list[str]]] = []
+        self._open: list[tuple[str, dict[str, str | None], list[str]]] = []
+        self.feed(content.decode())
+
+    def handle_starttag(self, tag, attrs):
+        element = tag, dict(attrs), []
+        self.elements.append(element)
+        if tag in BLOCKS:
+            self.handle_data(" ")
+        if tag not in VOID:
+            self._open.append(element)
+
+    def handle_endtag(self, tag):
+        while tag not in VOID and self._open and self._open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data):
+        for element in self._open:
+            element[2].append(data)
+
+    def find(self, tag: str, **attributes: str) -> Iterator[tuple[dict[str, str | None], str]]:
+        for name, found, text in self.elements:
+            if name == tag and all(found.get(key) == value for key, value in attributes.items()):
+                yield found, " ".join("".join(text).split())
+
+    def read(self, identity: str) -> str:
+        """The text of the element with this id."""
+        ((_, _, text),) = [e for e in self.elements if e[1].get("id") == identity]
+        return " ".join("".join(text).split())
+
+
+def build(*runs, **arguments) -> Page:
+    return Page(report.build_page(runs, NOW, **arguments))
+
+
+@pytest.fixture(scope="module")
+def runs():
+    some = [run for run in make_runs(40, repetitions=2) if run.engine == "tensorrt"]
+    return [*some, *make_odd_runs()]
+
+
+@pytest.fixture(scope="module")
+def content(runs):
+    return report.build_page(runs, NOW)
+
+
+@pytest.fixture(scope="module")
+def page(content):
+    return Page(content)
+
+
+def test_every_point_is_there_with_its_figures_and_its_command(runs, page):
+    points = group_points(runs)
+    ids = [attributes["id"] for attributes, _ in page.find("tbody", **{"class": "point"})]
+    assert sorted(ids) == sorted(map(curves.identify_point, points))
+    for point in points:
+        identity = curves.identify_point(point)
+        text = page.read(identity)
+        assert curves.format_figure(curves.measure_throughput(point).median) in text
+        assert curves.judge_point(point) in text
+        command = page.read(f"{identity}-command")
+        if point.runs[-1].command.isprintable():
+            assert command == point.runs[-1].command
+
+
+def test_commands_are_as_they_were_but_for_what_hides():
+    (command,) = build(make_run(command="ck a  'b\nc' --d=\u202e<e>")).find("code")
+    assert command[1] == "ck a 'b c' --d=\ufffd<e>"
+
+
+def test_every_point_is_marked_in_a_plot(runs, page):
+    shown = {
+        identity
+        for _, attributes, _ in page.elements
+        for identity in (attributes.get("data-points") or "").split()
+    }
+    loaded = [point for point in group_points(runs) if curves.load_of(point) is not None]
+    assert shown == set(map(curves.identify_point, loaded))
+
+
+def test_nothing_is_fetched_and_nothing_foreign_runs(content, page):
+    assert b"http://" not in content
+    assert b"https://" not in content
+    for tag, attributes, _ in page.elements:
+        assert tag not in ("img", "iframe", "object", "embed", "base", "audio", "video")
+        assert "src" not in attributes
+        assert not [name for name in attributes if name == "style" or name.startswith("on")]
+        assert (attributes.get("href") or "#").startswith(("#", "data:,"))
+    assert len(list(page.find("script"))) == len(list(page.find("style"))) == 1
+
+
+def test_names_are_text_and_cannot_hide(content):
+    text = content.decode()
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;" in text
+    assert "\x00" not in text
+    assert "\u202e" not in text
+
+
+def test_half_a_character_is_shown_as_such():
+    assert "\ufffd name" in build(make_run(model="\ud83d name")).read("findings")
+
+
+@pytest.mark.parametrize("live_version", [None, '"1"'])
+def test_policy_allows_the_own_style_and_script_only(runs, live_version):
+    content = report.build_page(runs[:3], NOW, live_version=live_version)
+    ((attributes, _),) = Page(content).find("meta", **{"http-equiv": "Content-Security-Policy"})
+    policy = dict(part.split(" ", 1) for part in attributes["content"].split("; "))
+    assert policy.pop("default-src") == "'none'"
+    for directive, tag in (("style-src", b"style"), ("script-src", b"script")):
+        (source,) = re.findall(b"<" + tag + b">(.*?)</" + tag + b">", content, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(source).digest()).decode()
+        assert policy.pop(directive) == f"'sha256-{digest}'"
+    assert policy.pop("img-src") == "data:"
+    assert policy.pop("base-uri") == policy.pop("form-action") == "'none'"
+    assert policy == ({"connect-src": "'self'"} if live_version else {})
+
+
+def test_labels_headings_and_language(page):
+    assert list(page.find("html", lang="en"))
+    assert len(list(page.find("h1"))) == 1
+    ids = [attributes["id"] for _, attributes, _ in page.elements if attributes.get("id")]
+    assert len(ids) == len(set(ids))
+    labelled = {attributes["for"] for attributes, _ in page.find("label")}
+    assert labelled == {attributes["id"] for attributes, _ in page.find("select")}
+    for _, attributes, _ in page.elements:
+        for name in ("aria-labelledby", "aria-describedby"):
+            assert set((attributes.get(name) or "").split()) <= set(ids)
+
+
+def test_colours_of_both_themes_are_there():
+    style, _ = report.read_sources()
+    light, dark = (set(re.findall(r"--([\w-]+):", block)) for block in style.split("@media")[:2])
+    used = set(re.findall(r"var\(--([\w-]+)\)", style)) | set(report_colours())
+    assert used <= light
+    assert light == dark
+
+
+def report_colours() -> Iterator[str]:
+    from ck_mlperf.analyze.inline_svg import COLOURS
+
+    yield from COLOURS.values()
+
+
+def test_verdicts_margins_and_doubts():
+    runs = [
+        make_run(samples_per_second=rate, loadgen_valid=valid, worst_margin=margin)
+        for rate, valid, margin in ((100.0, True, -0.5), (200.0, False, -0.9), (300.0, True, 0.1))
+    ]
+    page = build(*runs)
+    (((_, text)),) = page.find("tbody", **{"class": "point"})
+    assert "\u00b1 MIXED 2 of 3 VALID" in text
+    assert "edge: not met duration \u221290%" in text
+    assert "200 100 to 300" in text
+    assert "throughput from 100 to 300 samples/s" in text
+    assert "LoadGen found 2 of 3 runs VALID" in text
+
+
+def test_rules_that_are_met_by_something_else_are_not_called_met():
+    met = {"rules_met": True, "worst_margin": 0.25}
+    assert "edge: met, not comparable duration +25%" in build(make_run(**met)).read("points")
+    text = build(make_run(**met, unofficial=None)).read("points")
+    assert "edge: met duration +25%" in text
+    assert "not official MLPerf results" in build(make_run(unofficial=None)).read("official")
+    assert "the model is digits, not ResNet-50 v1.5 (2 runs)" in (
+        build(make_run(), make_run()).read("unofficial")
+    )
+
+
+def test_findings_take_the_fastest_valid_point():
+    page = build(
+        make_run(batch=1, samples_per_second=10.0),
+        make_run(batch=2, samples_per_second=20.0, top1_percent=99.5),
+        make_run(batch=4, samples_per_second=40.0, loadgen_valid=False),
+        make_run(scenario="Server", target_qps=9.0, loadgen_valid=False, invalid_reason="too slow"),
+    )
+    offline, server = page.read("finding-1"), page.read("finding-2")
+    assert "batch 2 20 99.500" in offline
+    assert server == (
+        "Server digits none of 1 is VALID in all repetitions; "
+        "LoadGen's most frequent reason: too slow"
+    )
+
+
+def test_failed_runs_and_other_runs_are_told():
+    failed = make_run(
+        error="exit code 3\nno space", explore_run="batch-8", samples_per_second=None, start=None
+    )
+    peak = make_run(mode="FindPeakPerformance", peak_qps=500.0)
+    page = build(failed, peak, make_run())
+    assert page.read("summary-text").startswith(
+        "1 point from 3 recorded runs, 1 failed run among them, 1 search for the peak"
+    )
+    failures = page.read("failures")
+    assert "sweep, batch-8: Offline, PerformanceOnly exit code 3 no space" in failures
+    assert failed.command in failures
+
+
+def test_environments_are_counted():
+    commit = 4 * "0123456789"
+    last = make_run(gpu="GPU 1", driver="570.1", commit=f"{commit}+")
+    page = build(make_run(), make_run(), last)
+    text = page.read("environments")
+    assert f"{commit[:12]}+" in text
+    assert commit not in text
+    assert "2 A CPU 16 none none onnxruntime-cpu" in text
+    assert "1 A CPU 16 GPU 1 570.1" in text
+
+
+def test_notices_and_version_of_a_live_page():
+    page = build(make_run(), live_version='"1.5"', notices=["x.json: no JSON"])
+    assert page.read("notice-1") == "x.json: no JSON"
+    assert list(page.find("html", **{"data-version": '"1.5"'}))
+    assert list(page.find("p", id="live"))
+    assert not list(build(make_run()).find("p", id="live"))
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, save_point, record):
+    """command(--option=value, ...): ck report loadgen in an empty folder, of a sweep of one."""
+    save_point(record, experiment="first")
+    save_point(record, experiment="second")
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return lambda *options: main(["report", f"--repository={tmp_path / 'local'}", *options])
+
+
+def test_command_writes_one_file(command, capsys):
+    assert command() == 0
+    assert [path.name for path in Path().iterdir()] == ["report.html"]
+    assert capsys.readouterr().out.startswith("report.html: 1 point of 2 runs, 0.")
+    first = Path("report.html").stat()
+    assert command("first") == 0  # a report is replaced
+    assert "1 point of 1 run," in capsys.readouterr().out
+    assert Path("report.html").stat().st_ino != first.st_ino
+
+
+@pytest.mark.parametrize("file_format", ["png", "svg"])
+def test_command_writes_plots(command, file_format):
+    assert command("--plots=some/plots", f"--format={file_format}", "--out_file=a.html") == 0
+    assert sorted(path.name for path in Path("some/plots").iterdir()) == [
+        f"latency-multistream-digits-fp32-onnxruntime-cpu.{file_format}",
+        f"tail-latency-multistream-digits.{file_format}",
+        f"throughput-multistream-digits.{file_format}",
+    ]
+
+
+def test_another_file_is_not_replaced(command):
+    file = Path("report.html")
+    for content in ("precious", "", "content=ck report loadgen"):
+        file.write_text(content)
+        with pytest.raises(UserError, match=r"report\.html is there and is no report.*--force"):
+            command()
+        assert file.read_text() == content
+    assert command("--force=yes") == 0
+    assert "<h1>" in file.read_text()
+
+
+def test_where_it_cannot_be_written(command):
+    with pytest.raises(UserError, match="there is no folder no; make it first"):
+        command("--out_file=no/report.html")
+    with pytest.raises(UserError, match="is a folder"):
+        command("--out_file=..")
+
+
+def test_no_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="no recorded runs to report on"):
+        main(["report", f"--repository={tmp_path}"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--format=pdf", "--force=maybe", "--out=x.html"])
+def test_unknown_options_are_refused(command, option, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command(option)
+    assert option.split("=")[0] in capsys.readouterr().err

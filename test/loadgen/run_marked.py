@@ -1,0 +1,148 @@
+"""Runs one LoadGen test over marked images with an engine that can be told to fail.
+
+python run_marked.py LOG_DIR IMAGES [FAILURE]: settings from the environment. Each image carries its
+index in its pixels and the engine answers with that, so that every answer can be checked.
+CK_MARKED_DEPTH: batches in flight; CK_MARKED_FILE_LIMIT: bytes that a file may have;
+CK_MARKED_PAUSES_MS=1,3: two engines that take so long for a batch, of which the last one fails.
+CK_MARKED_LIBRARY: LoadGen's C++ interface by this library. FAILURE `callback`: what LoadGen calls
+lets an exception through.
+Prints the outcome as JSON. LoadGen takes one test per process, hence a program of its own.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from ck_mlperf.common.errors import run_main
+from ck_mlperf.loadgen.engines import Engine, EngineError
+from ck_mlperf.loadgen.harness import sut
+from ck_mlperf.loadgen.harness.native import NativeInterface
+from ck_mlperf.loadgen.run import run_test
+from ck_mlperf.loadgen.settings import read_settings, resolve_settings
+
+
+class MarkedEngine(Engine):
+    name = "marked"
+    version = "1"
+    gives_top5 = True
+    max_batch = 64
+
+    def __init__(self, failure: str, depth: int, pause_s: float = 0):
+        self.failure = failure
+        self.depth = depth
+        self.pause_s = pause_s
+        self.device = f"marked, {pause_s * 1000:g} ms"
+        self.prepared = None
+        self.calls = threading.Lock()
+        self.batches = []
+        self.started = self.collected = 0
+        self.loads = []
+        self.largest = 0
+
+    def open(self):
+        self.fail_at("open", 0)
+
+    def prepare(self, sizes):
+        self.fail_at("prepare", 0)
+        self.prepared = list(sizes)
+        self.thread = threading.get_ident()
+
+    def load(self, images):
+        self.fail_at("load", len(self.loads))
+        self.loads.append(len(images))
+        first, second = images[:, 0, 0, 0].astype(np.int32), images[:, 0, 0, 1].astype(np.int32)
+        self.labels = first * 256 + second
+
+    def unload(self):
+        self.fail_at("unload", 0)
+        self.labels = None
+
+    def enqueue(self, rows):
+        assert self.thread == threading.get_ident(), "prepared in another thread"
+        with self.alone():
+            self.started += 1
+            self.largest = max(self.largest, len(rows))
+            self.fail_at("enqueue", self.started)
+            if self.failure == "interrupt" and self.started == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+            if self.failure == "slow":
+                time.sleep(0.01)
+            assert len(self.batches) < self.depth
+            self.batches.append(self.labels[list(rows)])
+
+    def collect(self):
+        with self.alone():
+            time.sleep(self.pause_s)
+            self.collected += 1
+            self.fail_at("collect", self.collected)
+            labels = self.batches.pop(0)
+            if self.failure == "short" and self.collected == 3:
+                labels = labels[:-1]
+            return labels[:, None] + np.arange(5, dtype=np.int32)
+
+    @contextlib.contextmanager
+    def alone(self):
+        assert self.calls.acquire(blocking=False), "two calls at a time"
+        try:
+            yield
+        finally:
+            self.calls.release()
+
+    def close(self):
+        pass
+
+    def fail_at(self, place, count):
+        if self.failure == place and count in (0, 3):
+            raise EngineError(f"{place} failed")
+        if self.failure == f"defect-{place}" and count in (0, 3):
+            raise ZeroDivisionError(f"{place} has a defect")
+
+
+def fail_callback(*_):
+    raise ZeroDivisionError("a callback has a defect")
+
+
+def main():
+    log_dir, count, failure = Path(sys.argv[1]), int(sys.argv[2]), (sys.argv[3:] or [""])[0]
+    if limit := os.environ.get("CK_MARKED_FILE_LIMIT"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
+    images = np.zeros((count, 2, 2, 3), np.uint8)
+    images[:, 0, 0, 0], images[:, 0, 0, 1] = np.divmod(np.arange(count), 256)
+    depth = int(os.environ.get("CK_MARKED_DEPTH", "1"))
+    pauses = [float(ms) / 1000 for ms in os.environ.get("CK_MARKED_PAUSES_MS", "0").split(",")]
+    engines = [MarkedEngine("", depth, pause_s) for pause_s in pauses[:-1]]
+    engines.append(MarkedEngine(failure, depth, pauses[-1]))
+    settings = resolve_settings(read_settings(os.environ), count, MarkedEngine.max_batch)
+    library = os.environ.get("CK_MARKED_LIBRARY")
+    interface = NativeInterface(Path(library)) if library else None
+    if failure == "callback":
+        sut.SystemUnderTest.issue = sut.QueuedSystem.issue = fail_callback
+    with contextlib.ExitStack() as opened:
+        for engine in engines:
+            opened.enter_context(engine)
+        outcome = run_test(settings, engines, images, log_dir, interface)
+    report = {
+        "settings": dataclasses.asdict(outcome.settings),
+        "loadgen_settings": outcome.loadgen_settings,
+        "top5": None if outcome.top5 is None else outcome.top5.tolist(),
+        "loads": engines[0].loads,
+        "largest_batch": max(engine.largest for engine in engines),
+        "prepared": engines[0].prepared,
+        "devices": [dataclasses.asdict(device) for device in outcome.devices],
+        "wall_s": outcome.wall_s,
+        "interface": outcome.interface,
+    }
+    print(json.dumps(report, default=str))
+
+
+if __name__ == "__main__":
+    run_main(main)

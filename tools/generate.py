@@ -1,0 +1,171 @@
+"""Write what CK needs and nobody should type: images, alias files, enumerated variations.
+
+    python tools/generate.py            write them
+    python tools/generate.py --check    say what is not current, and exit with 1
+
+Images: an entry of docker/ for each image of tools/docker/images.json, from the templates beside
+it. `@name@` is a value; a line that starts with `@cpu:` or `@gpu:` is of one kind of image only.
+
+Alias files: CK finds an entry by `<module>/.cm/alias-a-<alias>` (holding its UID) and
+`alias-u-<UID>` (holding its alias). An entry's UID is the `backup_data_uid` of its
+`.cm/info.json` where it has one, else derived from its name, so that it never changes.
+
+Variations: CK knows no wildcards. A package's `enumerate` lists what to spell out:
+{"prefix": "side.", "variable": "IMAGE_SIDE", "values": [192, 224]} becomes two variations,
+`side.192` and `side.224`, that set IMAGE_SIDE (values may also be {tag: value}, and "ranges",
+[first, last, step] each, adds numbers); variations that are under no prefix are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# UIDs of CK 2.6.4's own modules.
+MODULES = {
+    "docker": "88eef0cd8c43b68a",
+    "module": "032630d041b4fd8a",
+    "os": "0440cb72c2bc5cc6",
+    "package": "1dc07ee0f4742028",
+    "program": "b0ac08fe1d3c2615",
+    "script": "84e27ad9dd12e734",
+    "soft": "5e1100048ab875d7",
+}
+
+# CK's docker module lets a failed command pass; ended by a signal, `ck` does not exit with 0.
+DOCKER_CHECK = '|| { echo "error: docker\'s exit code is $?" >&2; kill $PPID; }'
+DOCKER_IMAGE = "$#CK_DOCKER_ORGANIZATION#$/$#CK_DOCKER_NAME#$"
+# CK appends the command once more, without quotes: to a comment.
+DOCKER_RUN = (
+    "--rm --env-file $#CK_PATH#$/env.list --user=$(id -u):1500 "
+    f"{DOCKER_IMAGE} '$#COMMAND#$' {DOCKER_CHECK} #"
+)
+PROGRAM = "image-classification-tensorrt-loadgen-py"
+ON_GPU = (
+    " --env.CK_LOADGEN_SCENARIO=MultiStream --env.CK_LOADGEN_MULTISTREAMNESS=32"
+    " --env.CK_BATCH_SIZE=32 --env.CK_LOADGEN_DATASET_SIZE=500 --env.CK_LOADGEN_BUFFER_SIZE=500"
+    " --dep_add_tags.weights=model,tensorrt,resnet,converted-from-onnx,fp32,maxbatch.32"
+)
+
+
+def docker_values(name: str, image: dict[str, str]) -> dict[str, str]:
+    """What the templates of an image name: the image's own values, and those made from them."""
+    values = {"name": name, "image": DOCKER_IMAGE, "check": DOCKER_CHECK, **image}
+    command = f"ck run program:{PROGRAM} --skip_print_timers --env.CK_SILENT_MODE"
+    command += " --env.CK_LOADGEN_MODE=AccuracyOnly"
+    if "tensorrt" in image:
+        values["major"] = image["tensorrt"].partition(".")[0]
+        bindings = {"12": "cuda-bindings>=12.8,<13", "13": "cuda-bindings>=13,<14"}
+        values["cuda_bindings"] = bindings[image["cuda"].partition(".")[0]]
+        command += ON_GPU
+    log = f"$CK_REPOS/ck-mlperf/program/{PROGRAM}/tmp/mlperf_log_summary.txt"
+    return values | {"command": f"{command} && cat {log}", "run": DOCKER_RUN}
+
+
+def docker_entries() -> dict[Path, str]:
+    """Every file of every image's entry."""
+    files = {}
+    folder = ROOT / "tools" / "docker"
+    for name, image in json.loads((folder / "images.json").read_text()).items():
+        values = docker_values(name, image)
+        quoted = {key: json.dumps(value)[1:-1] for key, value in values.items()}
+        entry = ROOT / "docker" / name
+        for file in ("Dockerfile", "README.md", "env.list"):
+            files[entry / file] = render(folder / file, values)
+        files[entry / ".cm" / "meta.json"] = render(folder / "meta.json", quoted)
+    return files
+
+
+def render(template: Path, values: dict[str, str]) -> str:
+    """The text of a template with its values in place, and the lines of this kind of image."""
+    kind, other = ("gpu", "cpu") if "tensorrt" in values else ("cpu", "gpu")
+    text = re.sub(rf"^@{other}:.*\n", "", template.read_text(), flags=re.MULTILINE)
+    text = re.sub(rf"^@{kind}:", "", text, flags=re.MULTILINE)
+    return re.sub(r"@([a-z_]+)@", lambda match: values[match[1]], text)
+
+
+def read_uid(entry: Path) -> str:
+    info = entry / ".cm" / "info.json"
+    if info.exists():
+        return str(json.loads(info.read_text())["backup_data_uid"])
+    return hashlib.sha256(f"ck-mlperf:{entry.parent.name}:{entry.name}".encode()).hexdigest()[:16]
+
+
+def alias_files(made: Iterable[Path]) -> dict[Path, str]:
+    """Every alias file of the repository, and what it must hold. made: files made here."""
+    files = {}
+    for module, module_uid in MODULES.items():
+        metas = {*ROOT.glob(f"{module}/*/.cm/meta.json")}
+        metas |= {path for path in made if path.match(f"{module}/*/.cm/meta.json")}
+        entries = sorted(meta.parent.parent for meta in metas)
+        pairs = [(entry.parent / ".cm", entry.name, read_uid(entry)) for entry in entries]
+        if entries:
+            pairs.append((ROOT / ".cm", module, module_uid))
+        for folder, alias, uid in pairs:
+            files[folder / f"alias-a-{alias}"] = uid + "\n"
+            files[folder / f"alias-u-{uid}"] = alias + "\n"
+    return files
+
+
+def enumerated_metas() -> dict[Path, str]:
+    """Every package meta.json that has `enumerate`, with its variations spelt out."""
+    files = {}
+    for path in sorted(ROOT.glob("package/*/.cm/meta.json")):
+        meta = json.loads(path.read_text())
+        if "enumerate" not in meta:
+            continue
+        prefixes = tuple(rule["prefix"] for rule in meta["enumerate"])
+        kept = {k: v for k, v in meta["variations"].items() if not k.startswith(prefixes)}
+        for rule in meta["enumerate"]:
+            values = rule["values"]
+            if "ranges" in rule:
+                spans = [range(first, last + 1, step) for first, last, step in rule["ranges"]]
+                values = sorted({*values, *(value for span in spans for value in span)})
+            pairs = values.items() if isinstance(values, dict) else [(v, v) for v in values]
+            for tag, value in pairs:
+                variation = {"extra_env": {rule["variable"]: str(value)}}
+                if tag == rule.get("default"):
+                    variation["on_by_default"] = "yes"
+                kept[f"{rule['prefix']}{tag}"] = variation
+        meta["variations"] = kept
+        files[path] = json.dumps(meta, indent=2) + "\n"
+    return files
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="only say what is not current")
+    check = parser.parse_args().check
+
+    images = docker_entries()
+    aliases = alias_files(images)
+    wanted = images | aliases | enumerated_metas()
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    surplus = [
+        path
+        for folder in [ROOT, *(ROOT / module for module in MODULES)]
+        for path in folder.glob(".cm/alias-*")
+        if path not in aliases
+    ]
+    for path in stale + surplus:
+        print(f"{'not current' if check else 'written'}: {path.relative_to(ROOT)}")
+        if not check and path in wanted:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(wanted[path])
+        elif not check:
+            path.unlink()
+    if check and stale + surplus:
+        print("run: python tools/generate.py")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
