@@ -28,6 +28,7 @@ def test_notebook(repository, tmp_path, monkeypatch):
     assert path.stat().st_size < 250_000
     for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "MPLCONFIGDIR"):
         monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setenv("PYTHONPATH", str(repository / "src"))
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     fresh = copy.deepcopy(notebook)

@@ -1115,7 +1115,7 @@ def test_a_refused_conversion_touches_nothing(source, tmp_path):
 def test_the_command_is_quiet_without_a_terminal(source, tmp_path, calibration, run_module):
     output = tmp_path / "new" / "model.onnx"
     done = run_module(
-        *("convert", "--source", source, "--output", output, "--precision", "int8"),
+        *("models.convert", "--source", source, "--output", output, "--precision", "int8"),
         *("--calibration", calibration, "--calibration-count", 4),
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -1126,7 +1126,7 @@ def test_the_command_is_quiet_without_a_terminal(source, tmp_path, calibration, 
 def test_the_command_makes_native_input(source, tmp_path, calibration, run_module):
     output = tmp_path / "model.onnx"
     done = run_module(
-        *("convert", "--source", source, "--output", output, "--precision", "int8"),
+        *("models.convert", "--source", source, "--output", output, "--precision", "int8"),
         *("--input", "native", "--calibration", calibration),
     )
     assert (done.returncode, done.stderr) == (0, "")
