@@ -43,6 +43,7 @@ lint:
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	PYTHONPATH=$(SRC) $(BIN)/lint-imports --no-logo --cache-dir .ck/import-linter
 	$(BIN)/hadolint docker/*/Dockerfile
 
 setup: .ck/registered
@@ -50,7 +51,7 @@ setup: .ck/registered
 ck-env: setup
 	@echo 'export CK_REPOS="$(CK_REPOS)" CK_TOOLS="$(CK_TOOLS)" PATH="$(BIN):$$PATH"; unset CK_LOCAL_REPO CK_ROOT CK_CFG PYTHONPATH PYTHONHOME'
 
-.ck/installed: requirements.txt .ci/setup.sh
+.ck/installed: requirements.txt pyproject.toml .ci/setup.sh
 	@PYTHON="$(PYTHON)" sh .ci/setup.sh install
 .ck/registered: .ck/installed .ckr.json
 	@sh .ci/setup.sh register

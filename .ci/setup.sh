@@ -30,6 +30,7 @@ END
     # CK 2.6.4 builds from its sdist by importing itself, and imports `imp`, which Python 3.12 removed.
     pip install setuptools wheel 'zombie-imp; python_version >= "3.12"' -r requirements.txt
     pip install --no-build-isolation ck==2.6.4
+    pip install --no-build-isolation --no-deps -e .
     touch .ck/installed
 }
 
