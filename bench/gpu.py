@@ -26,7 +26,7 @@ from harness import judge, read_result
 from ck_mlperf.loadgen.engines.cuda import Gpu, PinnedArray, PinnedSamples
 from ck_mlperf.loadgen.engines.cuda_engine import CudaEngine, Slot
 from ck_mlperf.loadgen.engines.onnxruntime_cuda import OnnxRuntimeCuda
-from ck_mlperf.loadgen.run import run_test
+from ck_mlperf.loadgen.one_test import run_test
 from ck_mlperf.loadgen.settings import RunSettings
 from ck_mlperf.models.recipe import ModelRecipe, load_model_recipe
 

@@ -59,7 +59,8 @@ def run_child(kind: str, scenario: str, count: int) -> None:
 
     from ck_mlperf.loadgen.engines.null import NullEngine
     from ck_mlperf.loadgen.harness.native import NativeInterface
-    from ck_mlperf.loadgen.run import build_loadgen_settings, run_test
+    from ck_mlperf.loadgen.loadgen_settings import build_loadgen_settings
+    from ck_mlperf.loadgen.one_test import run_test
     from ck_mlperf.loadgen.settings import RunSettings
 
     batch_size = {"Offline": BATCH_SIZE, "SingleStream": 1, PACED: DEVICE_BATCH_SIZE}[scenario]

@@ -27,7 +27,7 @@ import numpy as np  # noqa: E402
 from harness import read_result  # noqa: E402
 
 from ck_mlperf.loadgen.engines.onnxruntime_cpu import OnnxRuntimeCpu  # noqa: E402
-from ck_mlperf.loadgen.run import run_test  # noqa: E402
+from ck_mlperf.loadgen.one_test import run_test  # noqa: E402
 from ck_mlperf.loadgen.settings import RunSettings  # noqa: E402
 
 MAKE_MODEL = ROOT / "package/model-onnx-resnet50/make_resnet50.py"

@@ -29,7 +29,7 @@ from ck_mlperf.loadgen.engines import Engine
 from ck_mlperf.loadgen.engines.cuda import Graph
 from ck_mlperf.loadgen.engines.tensorrt import TensorRt
 from ck_mlperf.loadgen.harness.native import choose_interface
-from ck_mlperf.loadgen.run import run_test
+from ck_mlperf.loadgen.one_test import run_test
 from ck_mlperf.loadgen.settings import RunSettings
 from ck_mlperf.machine.environment import describe_environment
 from ck_mlperf.tensorrt.flavour import find_version

@@ -14,6 +14,8 @@ Variations: CK knows no wildcards. A package's `enumerate` lists what to spell o
 {"prefix": "side.", "variable": "IMAGE_SIDE", "values": [192, 224]} becomes two variations,
 `side.192` and `side.224`, that set IMAGE_SIDE (values may also be {tag: value}, and "ranges",
 [first, last, step] each, adds numbers); variations that are under no prefix are kept.
+
+Settings: the table of docs/settings.md, between its markers, from ck_mlperf.loadgen.settings.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "src"))
+from ck_mlperf.loadgen.settings import VARIABLES  # noqa: E402
 
 # UIDs of CK 2.6.4's own modules.
 MODULES = {
@@ -139,6 +143,24 @@ def enumerated_metas() -> dict[Path, str]:
     return files
 
 
+def settings_page() -> dict[Path, str]:
+    """docs/settings.md with the table of the settings between its markers."""
+    lines = [
+        "| variable | sets | unit | default | values |",
+        "| --- | --- | --- | --- | --- |",
+        *(
+            f"| `{setting.name}` | {setting.full_help} | {setting.unit} | {setting.default} | "
+            f"{setting.range} |"
+            for setting in VARIABLES
+        ),
+    ]
+    path = ROOT / "docs" / "settings.md"
+    marker, end = "<!-- by tools/generate.py -->", "<!-- end -->"
+    before, _, rest = path.read_text().partition(marker)
+    table = "\n".join(lines)
+    return {path: f"{before}{marker}\n\n{table}\n\n{end}{rest.partition(end)[2]}"}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="only say what is not current")
@@ -146,7 +168,7 @@ def main() -> int:
 
     images = docker_entries()
     aliases = alias_files(images)
-    wanted = images | aliases | enumerated_metas()
+    wanted = images | aliases | enumerated_metas() | settings_page()
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     surplus = [
         path

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ck_mlperf.loadgen.run import DeviceCounts, RunOutcome
-from ck_mlperf.loadgen.settings import read_settings, resolve_settings
+from ck_mlperf.loadgen.one_test import DeviceCounts, RunOutcome
+from ck_mlperf.loadgen.resolve import resolve_settings
+from ck_mlperf.loadgen.settings import read_settings
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -27,7 +28,6 @@ class RealRun:
 
     outcome: RunOutcome
     engine: dict
-    environ: dict[str, str]
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +59,7 @@ def real_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RealRun]
                 tuple(DeviceCounts(**device) for device in printed["devices"]),
                 printed["conditions"],
             )
-            made[key] = RealRun(outcome, printed["engine"], environ)
+            made[key] = RealRun(outcome, printed["engine"])
         return made[key]
 
     return run

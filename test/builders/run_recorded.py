@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ck_mlperf.loadgen.engines import make_engine
-from ck_mlperf.loadgen.run import run_test
+from ck_mlperf.loadgen.one_test import run_test
 from ck_mlperf.loadgen.settings import read_settings
 from ck_mlperf.results.record import describe_engine
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from ck_mlperf.common.errors import run_main
 from ck_mlperf.images.preprocess import load_preprocessed
 from ck_mlperf.loadgen.engines import make_engine
-from ck_mlperf.loadgen.run import run_test
-from ck_mlperf.loadgen.settings import read_settings, resolve_devices
+from ck_mlperf.loadgen.one_test import run_test
+from ck_mlperf.loadgen.resolve import resolve_devices
+from ck_mlperf.loadgen.settings import read_settings
 from ck_mlperf.results.logs import read_answers, read_result
 
 

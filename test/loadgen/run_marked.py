@@ -26,8 +26,9 @@ from ck_mlperf.common.errors import run_main
 from ck_mlperf.loadgen.engines import Engine, EngineError
 from ck_mlperf.loadgen.harness import sut
 from ck_mlperf.loadgen.harness.native import NativeInterface
-from ck_mlperf.loadgen.run import run_test
-from ck_mlperf.loadgen.settings import read_settings, resolve_settings
+from ck_mlperf.loadgen.one_test import run_test
+from ck_mlperf.loadgen.resolve import resolve_settings
+from ck_mlperf.loadgen.settings import read_settings
 
 
 class MarkedEngine(Engine):

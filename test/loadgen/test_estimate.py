@@ -6,7 +6,7 @@ import pytest
 from ck_mlperf.loadgen.engines import Engine
 from ck_mlperf.loadgen.engines.null import NullEngine
 from ck_mlperf.loadgen.estimate import measure_query, measure_rate, needs_estimate, set_estimate
-from ck_mlperf.loadgen.run import build_loadgen_settings
+from ck_mlperf.loadgen.loadgen_settings import build_loadgen_settings
 from ck_mlperf.loadgen.settings import RunSettings
 
 IMAGES = np.zeros((40, 2, 2, 3), np.uint8)

@@ -1,22 +1,26 @@
-"""The environment as settings: defaults, ranges, and every problem at once."""
+"""Settings from the environment and from a job: defaults, ranges, and every problem at once."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-import ck_mlperf.loadgen.settings as module
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.loadgen.settings import (
     VARIABLES,
     RunSettings,
+    dump_settings,
+    list_help,
+    load_settings,
     read_settings,
-    resolve_devices,
-    resolve_settings,
-    validate_against,
 )
 
 
-def read_problem(**environ):
+def read_problem(read=read_settings, **values):
     with pytest.raises(UserError) as caught:
-        read_settings(environ)
+        read(values)
     return str(caught.value)
 
 
@@ -25,25 +29,29 @@ def test_defaults():
     assert settings == RunSettings()
     assert (settings.scenario, settings.mode) == ("SingleStream", "AccuracyOnly")
     assert settings.buffer_size == 1024
+    assert settings.given == frozenset()
+
+
+ENVIRONMENT = {
+    "CK_LOADGEN_SCENARIO": "MultiStream",
+    "CK_LOADGEN_MODE": "PerformanceOnly",
+    "CK_LOADGEN_MULTISTREAMNESS": "30",
+    "CK_BATCH_SIZE": " 15 ",
+    "CK_CUDA_DEVICES": "2,0",
+    "CK_LOADGEN_DATASET_SIZE": "500",
+    "CK_LOADGEN_BUFFER_SIZE": "100",
+    "CK_LOADGEN_COUNT_OVERRIDE": "1440",
+    "CK_LOADGEN_TARGET_LATENCY": "12.5",
+    "CK_LOADGEN_DURATION": "2",
+    "CK_SILENT_MODE": "yes",
+    "CK_VERBOSE": "0",
+    "CK_EXPLORE_RUN": "resnet50-v1.5_B.32",
+}
 
 
 def test_every_variable_is_read():
-    environ = {
-        "CK_LOADGEN_SCENARIO": "MultiStream",
-        "CK_LOADGEN_MODE": "PerformanceOnly",
-        "CK_LOADGEN_MULTISTREAMNESS": "30",
-        "CK_BATCH_SIZE": "15",
-        "CK_CUDA_DEVICES": "2,0",
-        "CK_LOADGEN_DATASET_SIZE": "500",
-        "CK_LOADGEN_BUFFER_SIZE": "100",
-        "CK_LOADGEN_COUNT_OVERRIDE": "1440",
-        "CK_LOADGEN_TARGET_LATENCY": "12.5",
-        "CK_LOADGEN_DURATION": "0.5",
-        "CK_SILENT_MODE": "yes",
-        "CK_VERBOSE": "0",
-        "CK_EXPLORE_RUN": "resnet50-v1.5_B.32",
-    }
-    assert read_settings(environ) == RunSettings(
+    settings = read_settings(ENVIRONMENT)
+    assert settings == RunSettings(
         scenario="MultiStream",
         mode="PerformanceOnly",
         multistreamness=30,
@@ -53,18 +61,101 @@ def test_every_variable_is_read():
         buffer_size=100,
         count_override=1440,
         target_latency_ms=12.5,
-        duration_s=0.5,
+        duration_s=2.0,
         silent=True,
         run="resnet50-v1.5_B.32",
     )
+    assert settings.given == ENVIRONMENT.keys()
     server = {"CK_LOADGEN_SCENARIO": "Server", "CK_LOADGEN_TARGET_QPS": "2.5"}
     assert read_settings(server).target_qps == 2.5
+    missing = {variable.name for variable in VARIABLES} - ENVIRONMENT.keys()
+    assert missing == {"CK_LOADGEN_TARGET_QPS", "CK_LOADGEN_CONF_FILE"}
 
 
-def test_variables_and_settings_agree():
-    fields = {name for name in RunSettings.__dataclass_fields__ if name != "conf"}
-    assert {variable.field for variable in VARIABLES} == fields
-    assert all(variable.help.endswith(".") and variable.range for variable in VARIABLES)
+def test_a_job_gives_the_same_settings_as_the_environment(tmp_path):
+    conf = tmp_path / "user.conf"
+    conf.write_text("*.MultiStream.min_query_count = 70\n")
+    settings = read_settings(ENVIRONMENT | {"CK_LOADGEN_CONF_FILE": str(conf)})
+    dumped = json.loads(json.dumps(dump_settings(settings)))
+    assert dumped["CK_BATCH_SIZE"] == 15
+    assert dumped["CK_CUDA_DEVICES"] == [2, 0]
+    assert dumped["CK_LOADGEN_DURATION"] == 2.0
+    assert dumped["CK_VERBOSE"] is False
+    loaded = load_settings(dumped)
+    assert loaded == settings
+    assert loaded.given == settings.given
+    assert loaded.conf == {"min_query_count": 70}
+    assert dump_settings(read_settings({"CK_LOADGEN_MODE": "AccuracyOnly"})) == {
+        "CK_LOADGEN_MODE": "AccuracyOnly"
+    }
+
+
+def test_a_job_written_by_hand():
+    values = {"CK_LOADGEN_SCENARIO": "Server", "CK_LOADGEN_TARGET_QPS": 50, "CK_BATCH_SIZE": None}
+    settings = load_settings(values)
+    assert settings == RunSettings(scenario="Server", target_qps=50.0)
+    assert settings.given == {"CK_LOADGEN_SCENARIO", "CK_LOADGEN_TARGET_QPS"}
+    every_gpu = load_settings({"CK_LOADGEN_SCENARIO": "Offline", "CK_CUDA_DEVICES": "all"})
+    assert every_gpu.cuda_devices == "all"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("CK_LOADGEN_SCENARIO", ["Offline"], "want one of SingleStream"),
+        ("CK_BATCH_SIZE", "32", "want a whole number, 1 to 65,536"),
+        ("CK_BATCH_SIZE", 32.0, "want a whole number"),
+        ("CK_BATCH_SIZE", True, "want a whole number"),
+        ("CK_BATCH_SIZE", 0, "want a whole number"),
+        ("CK_LOADGEN_DURATION", "10", "want a number, 0 to"),
+        ("CK_LOADGEN_DURATION", float("nan"), "want a number, 0 to"),
+        ("CK_VERBOSE", "yes", "want true or false"),
+        ("CK_CUDA_DEVICES", 1, "want all, or numbers"),
+        ("CK_CUDA_DEVICES", [], "want all, or numbers"),
+        ("CK_CUDA_DEVICES", [0, 0], "GPU 0 is there twice"),
+        ("CK_CUDA_DEVICES", [True], "want all, or numbers"),
+        ("CK_EXPLORE_RUN", "a b", "want 1 to 64 letters"),
+        ("CK_LOADGEN_CONF_FILE", 1, "want a file"),
+        ("CK_BATCH", 1, "no such variable; did you mean CK_BATCH_SIZE?"),
+        ("HOME", "/", "no such variable"),
+    ],
+)
+def test_wrong_value_in_a_job(name, value, wanted):
+    problem = read_problem(load_settings, **{name: value})
+    assert wanted in problem
+    assert problem.startswith(name)
+
+
+def test_the_page_of_settings_is_current(repository):
+    lines = (repository / "docs" / "settings.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("| `CK_")]
+    assert len(rows) == len(VARIABLES)
+    for variable, row in zip(VARIABLES, rows, strict=True):
+        only = f"({', '.join(variable.scenarios)} only)"
+        assert (only in row) == (len(variable.scenarios) < 4)
+        for part in (f"`{variable.name}`", variable.help, variable.default, variable.range):
+            assert part in row
+        assert f" | {variable.unit} | " in row
+
+
+def test_help_says_what_is_declared():
+    rows = dict(list_help())
+    assert rows["CK_LOADGEN_DURATION"] == (
+        "The shortest duration of a performance run. Values: 0 to 604,800 s. "
+        "Default: 600, or user.conf's min_duration; 0 where a count is asked for."
+    )
+    assert "(MultiStream only) Values: 1 to 65,536 samples." in rows["CK_LOADGEN_MULTISTREAMNESS"]
+    assert "Default: no." in rows["CK_VERBOSE"]
+    assert "Default: 1024." in rows["CK_LOADGEN_BUFFER_SIZE"]
+
+
+def test_hooks_can_read_settings_and_write_a_job_with_the_standard_library_alone(
+    library_environment,
+):
+    # -S: without site-packages.
+    command = [sys.executable, "-S", "-m", "ck_mlperf.loadgen.job"]
+    process = subprocess.run(command, env=library_environment, capture_output=True, check=False)
+    assert (process.returncode, process.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +203,7 @@ def test_misspelt_variable():
 
 
 def test_all_problems_at_once(tmp_path):
-    conf = tmp_path / "user.conf"
+    conf = Path(tmp_path / "user.conf")
     conf.write_text("*.Offline.target_qps=10\n")
     problem = read_problem(
         CK_LOADGEN_MOD="AccuracyOnly",
@@ -130,78 +221,3 @@ def test_scenario_conflicts():
     assert "LoadGen does that in Server only" in read_problem(CK_LOADGEN_MODE="FindPeakPerformance")
     assert "means nothing in SingleStream" in read_problem(CK_LOADGEN_TARGET_QPS="5")
     assert "means nothing in SingleStream" in read_problem(CK_LOADGEN_MULTISTREAMNESS="8")
-
-
-def test_validate_against():
-    settings = RunSettings(
-        dataset_size=501, batch_size=33, conf={"performance_issue_same_index": 9}
-    )
-    problems = validate_against(settings, available_images=500, engine_max_batch=32)
-    assert len(problems) == 2
-    assert "has 500 images" in problems[0]
-    assert "at most 32 images" in problems[1]
-    assert validate_against(RunSettings(dataset_size=500, batch_size=32), 500, 32) == []
-    assert validate_against(RunSettings(batch_size=4096), 500, None) == []
-    same = RunSettings(conf={"performance_issue_same_index": 9})
-    assert validate_against(same, 10, None) == []
-    assert "only 9 images are loaded" in validate_against(same, 9, None)[0]
-    with pytest.raises(UserError, match="2 settings are wrong"):
-        resolve_settings(settings, 500, 32)
-
-
-@pytest.mark.parametrize(
-    ("settings", "max_batch", "batch_size"),
-    [
-        (RunSettings(), None, 1),
-        (RunSettings(scenario="Offline"), None, 32),
-        (RunSettings(scenario="Offline"), 8, 8),
-        (RunSettings(scenario="Server"), 256, 32),
-        (RunSettings(scenario="Server", batch_size=100), 256, 100),
-        (RunSettings(batch_size=4), None, 4),
-    ],
-)
-def test_resolve_batch_size(settings, max_batch, batch_size):
-    resolved = resolve_settings(settings, 500, max_batch)
-    assert resolved.batch_size == batch_size
-    assert (resolved.dataset_size, resolved.buffer_size) == (500, 500)
-
-
-@pytest.fixture
-def two_gpus(monkeypatch):
-    monkeypatch.setattr(module, "list_cuda_devices", lambda: (0, 1))
-
-
-@pytest.mark.parametrize(
-    ("text", "kind", "devices"),
-    [
-        (None, "onnx", (0,)),
-        (None, "tensorrt", (0,)),
-        ("all", "tensorrt", (0, 1)),
-        ("1, 0", "onnx-cuda", (1, 0)),
-        ("5,7,6", "null", (5, 7, 6)),
-    ],
-)
-def test_resolve_devices(two_gpus, text, kind, devices):
-    environ = {"CK_LOADGEN_SCENARIO": "Offline", "CK_CUDA_DEVICES": text or ""}
-    assert resolve_devices(read_settings(environ), kind) == devices
-
-
-@pytest.mark.parametrize(
-    ("scenario", "text", "kind", "problem"),
-    [
-        ("Offline", "0", "onnx", "CK_CUDA_DEVICES=0: this model runs on the CPU. Leave it out"),
-        ("Offline", "all", "onnx", "CK_CUDA_DEVICES=all: this model runs on the CPU. Leave it out"),
-        ("Offline", "1,2,3", "tensorrt", "no GPU 2,3 here, only 0,1"),
-        ("SingleStream", "all", "tensorrt", "2 GPUs, and SingleStream sends one sample at a time"),
-    ],
-)
-def test_devices_that_cannot_be(two_gpus, scenario, text, kind, problem):
-    settings = read_settings({"CK_LOADGEN_SCENARIO": scenario, "CK_CUDA_DEVICES": text})
-    with pytest.raises(UserError, match=problem):
-        resolve_devices(settings, kind)
-
-
-def test_no_device_is_looked_for_unless_named(monkeypatch):
-    monkeypatch.setattr(module, "list_cuda_devices", lambda: pytest.fail("looked"))
-    for kind in ("onnx", "onnx-cuda", "tensorrt"):
-        assert resolve_devices(RunSettings(), kind) == (0,)

@@ -76,7 +76,7 @@ def test_twice(read):
 
 
 def test_no_text(read):
-    assert "no text file" in read(b"\xff\xfe\x00")[1][0]
+    assert "not a text file" in read(b"\xff\xfe\x00")[1][0]
 
 
 def test_latency_of_other_scenarios_may_have_decimals(read):

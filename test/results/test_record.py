@@ -11,7 +11,7 @@ import pytest
 
 import ck_mlperf.results.record as record_module
 from ck_mlperf.images.recipe import ASPECTS, CHANNEL_ORDERS, INTERPOLATIONS
-from ck_mlperf.loadgen.run import DeviceCounts
+from ck_mlperf.loadgen.one_test import DeviceCounts
 from ck_mlperf.loadgen.settings import VARIABLES
 from ck_mlperf.machine.environment import describe_environment
 from ck_mlperf.models.recipe import load_model_recipe
@@ -61,7 +61,6 @@ def make_record(run) -> dict:
         engine=run.engine,
         model=describe_model(recipe, "0" * 64),
         dataset=describe_dataset(manifest, 500),
-        environ=run.environ,
         environment=describe_environment(ROOT),
         deps=DEPS,
         start=START,

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import sys
+from pathlib import Path
 
 from ck_mlperf.catalog import kernel, plans, resolve
 from ck_mlperf.catalog.resolve import split_tags, take
@@ -46,6 +47,7 @@ ENTRY_NAME = re.compile(r"[A-Za-z0-9_@.' -]+")
 
 def ck_preprocess(i):
     from ck_mlperf.common.errors import UserError
+    from ck_mlperf.loadgen.job import Job
     from ck_mlperf.loadgen.settings import read_settings
 
     kernel.make_writes_whole()
@@ -76,18 +78,18 @@ def ck_preprocess(i):
     engine_bat = resolve_engine(ck, deps, kind)
     native = resolve_native(ck, deps["loadgen-native"])
 
-    job = {
-        "environment": environment,
-        "engine": kind,
-        "model": kernel.dep_path(deps["weights"]),
-        "sha256": sha256,
-        "recipe": recipe,
-        "images": kernel.dep_path(deps["images"]),
-        "loadgen_native": native,
-        "deps": [describe_dep(key, deps[key]) for key in sorted(deps) if deps[key].get("dict")],
-    }
+    job = Job(
+        settings=settings,
+        engine=kind,
+        model=Path(kernel.dep_path(deps["weights"])),
+        sha256=sha256,
+        recipe=recipe,
+        images=Path(kernel.dep_path(deps["images"])),
+        loadgen_native=native and Path(native),
+        deps=[describe_dep(key, deps[key]) for key in sorted(deps) if deps[key].get("dict")],
+    )
     with open(JOB, "w") as file:
-        json.dump(job, file, indent=2)
+        file.write(job.to_json())
     return {"return": 0, "bat": engine_bat}
 
 

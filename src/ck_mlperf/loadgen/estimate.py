@@ -1,11 +1,11 @@
-"""How fast the engine is, measured before the test, for what the user left open.
+"""The engine's speed, measured before the test, where the user gave no latency or rate.
 
-LoadGen makes a test's queries ahead: as many as fill the duration at the latency (SingleStream,
-MultiStream) or the rate (Offline) that it is told to expect. Its own expectations fit no machine,
-and a test that runs out of queries is INVALID. No rule depends on these figures. Server's rate is
-what is tested there, and 1 query/s, LoadGen's own, tests nothing: half of what the engine does one
-by one is a load that it should bear. Several engines are measured at the same time, so that what
-they share (processor, memory, links) counts, and their rates added.
+LoadGen generates a test's queries in advance: as many as fill the duration at the latency
+(SingleStream, MultiStream) or the rate (Offline) that it is told to expect. Its defaults fit no
+machine, and a test that runs out of queries is INVALID. No rule depends on these figures. In Server
+the rate is what is tested, and LoadGen's default of 1 query/s tests nothing: half of the rate at
+which the engine answers single queries is a load that it should bear. Several engines are measured
+at the same time, because they share the processor, memory and links; their rates are added.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ck_mlperf.common.parallel import map_parallel
@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ck_mlperf.loadgen.engines import Engine
+    from ck_mlperf.loadgen.resolve import ResolvedSettings
     from ck_mlperf.loadgen.settings import RunSettings
+
+Clock = Callable[[], float]
+"""Seconds, like time.perf_counter."""
 
 _SPEND_S = 0.3
 _SERVER_SHARE = 0.5
@@ -43,43 +47,51 @@ def needs_estimate(settings: RunSettings) -> bool:
 
 def set_estimate(
     test: Any,
-    settings: RunSettings,
+    settings: ResolvedSettings,
     engines: Sequence[Engine],
     images: NDArray[np.uint8],
     most_samples_per_s: float,
+    clock: Clock = time.perf_counter,
 ) -> None:
     """Measure the open `engines` and set what LoadGen's TestSettings `test` should expect.
 
     most_samples_per_s: `Interface.most_samples_per_s`.
     """
-    assert settings.batch_size is not None
     batch_size = settings.batch_size
     if settings.scenario == "Offline":
-        rates = map_parallel(lambda engine: measure_rate(engine, images, batch_size), engines)
+        rates = map_parallel(
+            lambda engine: measure_rate(engine, images, batch_size, clock), engines
+        )
         test.offline_expected_qps = min(sum(rates), most_samples_per_s)
         return
     samples = 1
     if settings.scenario == "MultiStream":  # each engine has its share of a query
         samples = math.ceil(test.multi_stream_samples_per_query / len(engines))
-    times = map_parallel(lambda engine: measure_query(engine, images, samples, batch_size), engines)
+    times = map_parallel(
+        lambda engine: measure_query(engine, images, samples, batch_size, clock), engines
+    )
     test.single_stream_expected_latency_ns = min(times) * 1e9
     test.multi_stream_expected_latency_ns = min(times) * 1e9
     test.server_target_qps = _SERVER_SHARE * sum(1 / seconds for seconds in times)
 
 
 def measure_query(
-    engine: Engine, images: NDArray[np.uint8], samples: int, batch_size: int
+    engine: Engine,
+    images: NDArray[np.uint8],
+    samples: int,
+    batch_size: int,
+    clock: Clock = time.perf_counter,
 ) -> float:
     """The least time in seconds that the open `engine` took for a query of `samples`."""
     rows = [sample % min(samples, len(images)) for sample in range(samples)]
     batches = [rows[begin : begin + batch_size] for begin in range(0, samples, batch_size)]
     engine.prepare(sorted({len(batch) for batch in batches}))
     engine.load(images[:samples])
-    best, runs, end = math.inf, 0, time.perf_counter() + _SPEND_S
-    while runs < _FEWEST or time.perf_counter() < end:
-        start = time.perf_counter()
+    best, runs, end = math.inf, 0, clock() + _SPEND_S
+    while runs < _FEWEST or clock() < end:
+        start = clock()
         _run_batches(engine, batches)
-        best = min(best, time.perf_counter() - start)
+        best = min(best, clock() - start)
         runs += 1
     engine.unload()
     return max(best, _LEAST_LATENCY_S)
@@ -97,23 +109,28 @@ def _run_batches(engine: Engine, batches: Sequence[Sequence[int]]) -> None:
         engine.collect()
 
 
-def measure_rate(engine: Engine, images: NDArray[np.uint8], batch_size: int) -> float:
+def measure_rate(
+    engine: Engine,
+    images: NDArray[np.uint8],
+    batch_size: int,
+    clock: Clock = time.perf_counter,
+) -> float:
     """The highest rate in samples/s that the open `engine` kept up over some batches of
     `batch_size`, with as many in flight as it takes."""
     engine.prepare([batch_size])
     engine.load(images[:batch_size])
     rows = [sample % min(batch_size, len(images)) for sample in range(batch_size)]
-    # Batches in flight together may end together: a rate shows over more of them only.
+    # Batches in flight together may end together, so the rate is taken over more of them.
     window = 1 if engine.depth == 1 else 2 * engine.depth
-    ended = deque([time.perf_counter()], maxlen=window + 1)
+    ended = deque([clock()], maxlen=window + 1)
     best, batches, end = math.inf, 0, ended[0] + _SPEND_S
     for _ in range(engine.depth - 1):
         engine.enqueue(rows)
-    while batches < _FEWEST * window or time.perf_counter() < end:
+    while batches < _FEWEST * window or clock() < end:
         engine.enqueue(rows)
         engine.collect()
         batches += 1
-        ended.append(time.perf_counter())
+        ended.append(clock())
         if batches >= window:
             best = min(best, ended[-1] - ended[0])
     for _ in range(engine.depth - 1):

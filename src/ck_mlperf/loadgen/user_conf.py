@@ -1,18 +1,18 @@
 """LoadGen's user.conf, read as strictly as LoadGen reads it loosely.
 
-LoadGen skips a line `key=value`, takes 15.5 for 15 where it wants a whole number, 010 for 8, and
-passes over a name that it does not know, all without a word. Here each of these is a problem.
+LoadGen skips a line `key=value`, reads 15.5 as 15 where it wants a whole number, reads 010 as 8
+and ignores a name that it does not know, all without a message. Here each of these is a problem.
 The grammar and the keys are those of `TestSettings::FromConfig` in test_settings_internal.cc,
 LoadGen 6.0.17.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-from collections.abc import Iterable
 from pathlib import Path
+
+from ck_mlperf.common.suggest import suggest
 
 MODEL = "resnet50"
 """LoadGen's name of the image classification task: whose rules mlperf.conf applies."""
@@ -58,14 +58,14 @@ _LARGEST = 2**31 - 1  # some of LoadGen's fields are an int
 
 
 def read_user_conf(path: Path, scenario: str) -> tuple[dict[str, int | float], list[str]]:
-    """What the file at `path` sets for image classification in `scenario`, by key; and problems.
+    """The values that the file sets for image classification in `scenario`, by key; and problems.
 
     Each problem names the file and the line.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        return {}, [f"{path}: no text file. Want lines of the form *.Offline.target_qps = 100"]
+        return {}, [f"{path}: not a text file. Want lines of the form *.Offline.target_qps = 100"]
     except OSError as error:
         return {}, [f"{path}: {error.strerror}. CK_LOADGEN_CONF_FILE wants a user.conf"]
     lines: dict[str, int] = {}
@@ -96,14 +96,14 @@ def _parse_line(tokens: list[str], scenario: str) -> tuple[str, int | float]:
     model, _, rest = name.partition(".")
     line_scenario, _, key = rest.partition(".")
     if model not in _MODELS:
-        raise ValueError(f"no model {model!r}: want * or {MODEL}{_hint(model, _MODELS)}")
+        raise ValueError(f"no model {model!r}: want * or {MODEL}{suggest(model, _MODELS)}")
     if line_scenario not in _ANY:
-        near = _hint(line_scenario, _ANY)
+        near = suggest(line_scenario, _ANY)
         raise ValueError(f"no scenario {line_scenario!r}: want {', '.join(_ANY)}{near}")
     if key in _ELSEWHERE:
         raise ValueError(f"{key} has no effect here: {_ELSEWHERE[key]}")
     if key not in _KEYS:
-        raise ValueError(f"LoadGen knows no key {key!r}{_hint(key, _KEYS)}")
+        raise ValueError(f"LoadGen knows no key {key!r}{suggest(key, _KEYS)}")
     kind, scenarios = _KEYS[key]
     if line_scenario not in scenarios:
         raise ValueError(f"LoadGen does not read {key} in {line_scenario}")
@@ -139,8 +139,3 @@ def _select(values: dict[str, int | float], scenario: str) -> dict[str, int | fl
             if name.startswith(prefix) and scenario in _KEYS[key][1]:
                 selected[key] = value
     return selected
-
-
-def _hint(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else ""

@@ -21,7 +21,7 @@ from ck_mlperf.results.rules import judge, load_rules
 
 if TYPE_CHECKING:
     from ck_mlperf.loadgen.engines.base import Engine
-    from ck_mlperf.loadgen.run import DeviceCounts, RunOutcome
+    from ck_mlperf.loadgen.one_test import DeviceCounts, RunOutcome
     from ck_mlperf.models.recipe import ModelRecipe
     from ck_mlperf.results.accuracy import Accuracy
 
@@ -37,7 +37,6 @@ def build_record(
     engine: Mapping[str, Any],
     model: Mapping[str, Any],
     dataset: Mapping[str, Any],
-    environ: Mapping[str, str],
     environment: Mapping[str, Any],
     deps: Sequence[Mapping[str, Any]],
     start: datetime,
@@ -46,9 +45,8 @@ def build_record(
 
     program: its name. result: `logs.read_result`. accuracy: None where it was not measured.
     engine, model, dataset: `describe_engine`, `describe_model`, `describe_dataset`; the engine's
-    part gets `devices` from the outcome.
-    environ: the CK_ variables as the user gave them. environment:
-    `environment.describe_environment`. deps: {key, tags, version, uoa} of what CK resolved.
+    part gets `devices` from the outcome. environment: `environment.describe_environment`.
+    deps: {key, tags, version, uoa} of what CK resolved.
     start: when the test began, with a time zone.
     """
     performance = result.performance
@@ -92,7 +90,7 @@ def build_record(
             "rules": judge(result, accuracy, dataset, model, engine),
         },
         "settings": {
-            "ours": _list_settings(outcome.settings, environ),
+            "ours": _list_settings(outcome.settings),
             "loadgen": dict(outcome.loadgen_settings),
             "user_conf": _describe_file(outcome.settings.conf_file),
         },
@@ -161,14 +159,13 @@ def describe_dataset(manifest: Mapping[str, Any], used: int) -> dict[str, Any]:
     }
 
 
-def _list_settings(settings: RunSettings, environ: Mapping[str, str]) -> dict[str, Any]:
+def _list_settings(settings: RunSettings) -> dict[str, Any]:
     listed = {}
     for variable in VARIABLES:
         value = getattr(settings, variable.field)
-        is_given = bool(environ.get(variable.name, "").strip())
         listed[variable.name] = {
             "value": _to_plain(value),
-            "origin": "env" if is_given else "default",
+            "origin": "env" if variable.name in settings.given else "default",
         }
     return listed
 

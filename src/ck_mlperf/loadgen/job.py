@@ -1,0 +1,95 @@
+"""The job file: everything that a run of the program reads.
+
+CK's hook writes it (it imports this module, which needs the standard library alone). A job can also
+be written by hand, and repeated without CK: `python run.py job.json`. examples/job.json is one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ck_mlperf.common.errors import UserError
+from ck_mlperf.loadgen.engines import ENGINES
+from ck_mlperf.loadgen.settings import RunSettings, dump_settings, load_settings
+
+
+@dataclass(frozen=True)
+class Job:
+    """One LoadGen test. Each attribute is a key of the file's JSON object.
+
+    A relative path is relative to the folder that the program runs in.
+    """
+
+    settings: RunSettings
+    """{"CK_LOADGEN_SCENARIO": "Offline", "CK_BATCH_SIZE": 32, "CK_SILENT_MODE": true}: what the
+    user gave, by variable (docs/settings.md). The others have their defaults."""
+    model: Path
+    """The ONNX file or the plan."""
+    sha256: str
+    """Of that file. A file that has changed since is refused."""
+    recipe: Mapping[str, Any]
+    """The model's recipe, as `python -m ck_mlperf.models.recipe MODEL.onnx` prints it."""
+    images: Path
+    """The folder that `python -m ck_mlperf.images.preprocess` made."""
+    engine: str = "onnx"
+    """A kind of engine: a name in ck_mlperf.loadgen.engines.ENGINES."""
+    loadgen_native: Path | None = None
+    """The library of LoadGen's C++ interface; null: LoadGen's Python module is used."""
+    deps: Sequence[Mapping[str, Any]] = ()
+    """What CK resolved, for the record: {key, tags, version, uoa} of each."""
+
+    def to_json(self) -> str:
+        """The content of the file."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["settings"] = dump_settings(self.settings)
+        return json.dumps(values, indent=2, default=str) + "\n"
+
+
+_PATHS = ("model", "images", "loadgen_native")
+_TYPES = {
+    "settings": dict,
+    "model": str,
+    "sha256": str,
+    "recipe": dict,
+    "images": str,
+    "engine": str,
+    "loadgen_native": str,
+    "deps": list,
+}
+_TYPE_NAMES = {dict: "an object", list: "a list", str: "text"}
+_REQUIRED = tuple(field.name for field in fields(Job) if field.default is MISSING)
+
+
+def read_job(path: Path) -> Job:
+    """The job in a file. Raises UserError that says what is wrong with it; OSError."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: want a JSON object")
+    values = {key: value for key, value in values.items() if value is not None}
+    problems = [f"{key}: no such key" for key in values if key not in _TYPES]
+    problems += [f"{key}: missing" for key in _REQUIRED if key not in values]
+    problems += [
+        f"{key}: want {_TYPE_NAMES[type_]}"
+        for key, type_ in _TYPES.items()
+        if not isinstance(values.get(key, type_()), type_)
+    ]
+    if str(values.get("engine", Job.engine)) not in ENGINES:
+        problems.append(f"engine: want one of {', '.join(ENGINES)}")
+    if problems:
+        raise UserError(
+            f"{path}: {'; '.join(problems)}. `ck run` writes a job anew; src/ck_mlperf/loadgen/"
+            "job.py says what belongs into one"
+        )
+    try:
+        values["settings"] = load_settings(values["settings"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    values |= {key: Path(values[key]) for key in _PATHS if key in values}
+    return Job(**values)

@@ -1,0 +1,92 @@
+"""The command that runs a job: what it refuses, and what it leaves after an error.
+
+What it leaves after a run: test/test_examples.py, without CK, and test/program/test_run.py.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from ck_mlperf.commands import run
+from ck_mlperf.common.errors import UserError
+from ck_mlperf.loadgen.job import Job
+from ck_mlperf.loadgen.settings import RunSettings
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder, with what an earlier run left."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("record.json", "report.txt", "mlperf_log_summary.txt", "mlperf_log_detail.txt"):
+        (tmp_path / name).write_text("of an earlier run")
+    (tmp_path / ".loadgen-unfinished-abc").mkdir()
+    return tmp_path
+
+
+def exit_code(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        run.main(arguments)
+    return ended.value.code
+
+
+def test_an_error_leaves_nothing_that_looks_like_a_result(folder, capsys):
+    (folder / "job.json").write_text("{}")
+    assert exit_code("job.json") == 2
+    assert capsys.readouterr().err.startswith("error: job.json: settings: missing; model: missing")
+    assert sorted(os.listdir(folder)) == ["failure.json", "job.json"]
+    assert json.loads((folder / "failure.json").read_text()) == {"exit_code": 2}
+
+
+def test_a_job_that_is_not_there(folder, capsys):
+    assert exit_code("job.json") == 2
+    assert capsys.readouterr().err == "error: job.json: No such file or directory\n"
+    assert os.listdir(folder) == ["failure.json"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"), [(ZeroDivisionError, 1), (KeyboardInterrupt, 130), (UserError, 2)]
+)
+def test_exit_codes(folder, monkeypatch, raised, code):
+    def fail(path):
+        raise raised("in the middle")
+
+    monkeypatch.setattr(run, "read_job", fail)
+    with pytest.raises((SystemExit, ZeroDivisionError)) as ended:
+        run.main(["job.json"])
+    assert getattr(ended.value, "code", 1) == code
+    assert json.loads((folder / "failure.json").read_text()) == {"exit_code": code}
+
+
+def test_a_wrong_command_line_touches_nothing(folder):
+    before = sorted(os.listdir(folder))
+    assert exit_code() == 2
+    assert exit_code("job.json", "--fast") == 2
+    assert sorted(os.listdir(folder)) == before
+
+
+def test_help_names_the_settings(capsys):
+    assert exit_code("--help") == 0
+    printed = capsys.readouterr().out
+    assert "CK_LOADGEN_SCENARIO" in printed
+    assert printed.count("ck-mlperf run ") >= 2
+
+
+def test_a_plan_is_known_by_its_sidecar_and_hashed_by_the_engine(tmp_path, monkeypatch):
+    plan = tmp_path / "model.plan"
+    plan.write_bytes(b"none")
+    monkeypatch.setattr("ck_mlperf.tensorrt.plan.read_sidecar", lambda path: Sidecar)
+
+    def check(kind, sha256):
+        return run.check_unchanged(Job(RunSettings(), plan, sha256, {}, Path(), kind))
+
+    assert check("tensorrt", "a" * 64) == "a" * 64
+    with pytest.raises(UserError, match=r"has changed since it was registered .*the plan's tags"):
+        check("tensorrt", "b" * 64)
+    with pytest.raises(UserError, match=r"has changed.*ck detect soft:model\.onnx"):
+        check("onnx", "a" * 64)
+
+
+class Sidecar:
+    plan_sha256 = "a" * 64

@@ -1,0 +1,58 @@
+"""The examples run as their README says."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ck_mlperf.common.files import hash_file
+from ck_mlperf.loadgen.job import read_job
+from ck_mlperf.models.recipe import load_model_recipe
+
+
+@pytest.fixture
+def checkout(repository, tmp_path) -> Path:
+    """A folder that looks like this checkout and may be written to."""
+    for name in ("package", "program", "src"):
+        (tmp_path / name).symlink_to(repository / name)
+    shutil.copytree(
+        repository / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("tmp")
+    )
+    return tmp_path
+
+
+def test_the_job_runs_without_ck(checkout, library_environment):
+    readme = (checkout / "examples" / "README.md").read_text()
+    (script,) = re.findall(r"^```sh\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    programs = f"{Path(sys.executable).parent}:{library_environment['PATH']}"
+    process = subprocess.run(
+        ["bash", "-euc", script],
+        cwd=checkout,
+        env=library_environment | {"PATH": programs},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    assert "LATENCIES (in nanoseconds and fps)" in process.stdout
+    record = json.loads((checkout / "examples" / "tmp" / "record.json").read_text())
+    assert record["program"] == "image-classification-tensorrt-loadgen-py"
+    assert record["accuracy"]["total"] == 500
+    assert record["accuracy"]["top1_percent"] >= 97
+    assert record["counts"]["samples"] == 2000
+    ours = record["settings"]["ours"]
+    assert ours["CK_BATCH_SIZE"] == {"value": 16, "origin": "env"}
+    assert ours["CK_LOADGEN_BUFFER_SIZE"] == {"value": 500, "origin": "default"}
+
+
+def test_the_job_names_the_model_that_is_shipped(repository):
+    job = read_job(repository / "examples" / "job.json")
+    model = repository / "package" / "model-onnx-digits" / "digits.onnx"
+    assert job.recipe == load_model_recipe(model).to_dict()
+    assert job.sha256 == hash_file(model)
