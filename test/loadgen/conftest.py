@@ -80,7 +80,7 @@ def finish_marked(process, folder, started):
     try:
         stdout, stderr = process.communicate(timeout=60)
     except subprocess.TimeoutExpired:
-        process.kill()
+        process.kill()  # a test that does not end at all would stop the whole suite
         pytest.fail(f"hangs: {process.communicate()}")
     report = json.loads(stdout) if process.returncode == 0 else {}
     elapsed_s = time.monotonic() - started

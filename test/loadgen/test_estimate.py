@@ -1,4 +1,7 @@
-import time
+"""What is measured before a test, on engines whose time is a clock of the test's own."""
+
+import math
+import threading
 
 import numpy as np
 import pytest
@@ -7,17 +10,31 @@ from ck_mlperf.loadgen.engines import Engine
 from ck_mlperf.loadgen.engines.null import NullEngine
 from ck_mlperf.loadgen.estimate import measure_query, measure_rate, needs_estimate, set_estimate
 from ck_mlperf.loadgen.loadgen_settings import build_loadgen_settings
+from ck_mlperf.loadgen.resolve import resolve_settings
 from ck_mlperf.loadgen.settings import RunSettings
 
 IMAGES = np.zeros((40, 2, 2, 3), np.uint8)
 
 
-class SleepingEngine(Engine):
+class Clock(threading.local):
+    """Each thread has a time of its own, as if the engines ran beside each other."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def wait_until(self, time_s: float) -> None:
+        self.now_s = max(self.now_s, time_s)
+
+
+class PacedEngine(Engine):
     """Takes 1 ms a batch and 1 ms a sample, the first time ten times as long."""
 
-    name = "sleeping"
+    name = "paced"
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
         self.loaded = 0
         self.batches: list[int] = []
 
@@ -33,94 +50,120 @@ class SleepingEngine(Engine):
 
     def enqueue(self, rows) -> None:
         assert all(0 <= row < self.loaded for row in rows)
-        time.sleep((0.001 + 0.001 * len(rows)) * (1 if self.batches else 10))
+        self.clock.now_s += (0.001 + 0.001 * len(rows)) * (1 if self.batches else 10)
         self.batches.append(len(rows))
 
     def collect(self):
         return np.zeros(self.batches[-1], np.int32)
 
 
-def test_the_best_of_several_queries_counts():
-    engine = SleepingEngine()
-    seconds = measure_query(engine, IMAGES, samples=20, batch_size=8)
-    assert engine.batches[:3] == [8, 8, 4]
-    assert 0.023 <= seconds < 0.06
-    assert engine.loaded == 0
-
-
-def test_a_query_may_be_larger_than_the_data_set():
-    engine = SleepingEngine()
-    measure_query(engine, IMAGES[:3], samples=8, batch_size=8)
-    assert engine.batches[0] == 8
-
-
-class OverlappingEngine(SleepingEngine):
+class OverlappingEngine(PacedEngine):
     """Takes 4 ms to copy a batch and 4 ms to compute it, two batches at a time."""
 
     depth = 2
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
         self.ends: list[float] = []
         self.free_at = 0.0
 
     def enqueue(self, rows) -> None:
         assert len(self.ends) < self.depth
-        self.free_at = max(self.free_at, time.perf_counter() + 0.004) + 0.004
+        self.free_at = max(self.free_at, self.clock() + 0.004) + 0.004
         self.ends.append(self.free_at)
         self.batches.append(len(rows))
 
     def collect(self):
-        time.sleep(max(self.ends.pop(0) - time.perf_counter(), 0))
+        self.clock.wait_until(self.ends.pop(0))
         return np.zeros(self.batches[-1], np.int32)
 
 
-def test_a_rate_is_that_of_batches_in_flight_together():
-    engine = OverlappingEngine()
-    rate = measure_rate(engine, IMAGES, batch_size=10)
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def test_the_best_of_several_queries_counts(clock):
+    engine = PacedEngine(clock)
+    seconds = measure_query(engine, IMAGES, samples=20, batch_size=8, clock=clock)
+    assert engine.batches[:3] == [8, 8, 4]
+    assert seconds == pytest.approx(0.023)
+    assert len(engine.batches) > 3 * 2
+    assert engine.loaded == 0
+
+
+def test_a_query_may_be_larger_than_the_data_set(clock):
+    engine = PacedEngine(clock)
+    measure_query(engine, IMAGES[:3], samples=8, batch_size=8, clock=clock)
+    assert engine.batches[0] == 8
+
+
+def test_measuring_ends(clock):
+    measure_query(PacedEngine(clock), IMAGES, samples=20, batch_size=8, clock=clock)
+    query_s = clock()
+    assert 0.3 <= query_s < 0.3 + 0.3  # and the query that it began
+    measure_rate(PacedEngine(clock), IMAGES, batch_size=9, clock=clock)
+    assert 0.3 <= clock() - query_s < 0.3 + 0.1
+
+
+def test_a_rate_is_that_of_batches_in_flight_together(clock):
+    engine = OverlappingEngine(clock)
+    rate = measure_rate(engine, IMAGES, batch_size=10, clock=clock)
     assert engine.loaded == 0
     assert not engine.ends
-    assert 1400 < rate < 2700  # 2500; one at a time 1250
+    assert rate == pytest.approx(2500)  # one at a time 1250
 
 
-def test_a_rate_of_one_at_a_time_is_the_best():
-    rate = measure_rate(SleepingEngine(), IMAGES, batch_size=9)
-    assert 300 < rate < 900
+def test_a_rate_of_one_at_a_time_is_the_best(clock):
+    rate = measure_rate(PacedEngine(clock), IMAGES, batch_size=9, clock=clock)
+    assert rate == pytest.approx(900)
+
+
+def estimate(engines, clock=None, **settings):
+    """LoadGen's settings after the estimate."""
+    settings = RunSettings(**{"batch_size": 9, "mode": "PerformanceOnly"} | settings)
+    resolved = resolve_settings(settings, len(IMAGES), None)
+    test = build_loadgen_settings(resolved)
+    set_estimate(test, resolved, engines, IMAGES, 5e6, **({"clock": clock} if clock else {}))
+    return test
 
 
 @pytest.mark.parametrize(
-    ("settings", "name", "low", "high"),
+    ("scenario", "engines", "name", "value"),
     [
-        (dict(scenario="MultiStream"), "multi_stream_expected_latency_ns", 5e6, 1.2e7),
-        (dict(scenario="Offline"), "offline_expected_qps", 1100, 2700),
-        (dict(scenario="Server"), "server_target_qps", 350, 750),
+        ("SingleStream", 1, "single_stream_expected_latency_ns", 2e6),
+        ("MultiStream", 1, "multi_stream_expected_latency_ns", 9e6),
+        ("Offline", 1, "offline_expected_qps", 900),
+        ("Server", 1, "server_target_qps", 250),
+        ("MultiStream", 2, "multi_stream_expected_latency_ns", 5e6),
+        ("Offline", 3, "offline_expected_qps", 2700),
+        ("Server", 3, "server_target_qps", 750),
     ],
 )
-def test_several_engines_are_measured_at_the_same_time(settings, name, low, high):
-    # The figures of one engine in the next test, by 2 or 3.
-    settings = RunSettings(batch_size=9, mode="PerformanceOnly", **settings)
-    test = build_loadgen_settings(settings)
-    engines = [SleepingEngine() for _ in range(3 if settings.scenario != "MultiStream" else 2)]
-    started = time.perf_counter()
-    set_estimate(test, settings, engines, IMAGES, 5e6)
-    assert low <= getattr(test, name) <= high
-    assert time.perf_counter() - started < 0.8  # 0.3 s, not 0.3 s each
+def test_what_loadgen_is_told(clock, scenario, engines, name, value):
+    test = estimate([PacedEngine(clock) for _ in range(engines)], clock, scenario=scenario)
+    assert getattr(test, name) == pytest.approx(value)
 
 
-@pytest.mark.parametrize(
-    ("settings", "name", "low", "high"),
-    [
-        (dict(scenario="SingleStream"), "single_stream_expected_latency_ns", 2e6, 5e6),
-        (dict(scenario="MultiStream"), "multi_stream_expected_latency_ns", 9e6, 3e7),
-        (dict(scenario="Offline", batch_size=9), "offline_expected_qps", 300, 900),
-        (dict(scenario="Server", batch_size=9), "server_target_qps", 100, 250),
-    ],
-)  # fmt: skip
-def test_what_loadgen_is_told(settings, name, low, high):
-    settings = RunSettings(**{"batch_size": 9, "mode": "PerformanceOnly"} | settings)
-    test = build_loadgen_settings(settings)
-    set_estimate(test, settings, [SleepingEngine()], IMAGES, 5e6)
-    assert low <= getattr(test, name) <= high
+class MeetingEngine(PacedEngine):
+    """Its first batch ends once the others have begun theirs."""
+
+    def __init__(self, clock: Clock, meeting: threading.Barrier) -> None:
+        super().__init__(clock)
+        self.meeting = meeting
+
+    def enqueue(self, rows) -> None:
+        if not self.batches:
+            self.meeting.wait(60)  # raises if one is measured after the other
+        super().enqueue(rows)
+
+
+@pytest.mark.parametrize("scenario", ["MultiStream", "Offline", "Server"])
+def test_several_engines_are_measured_at_the_same_time(clock, scenario):
+    meeting = threading.Barrier(3)
+    engines = [MeetingEngine(clock, meeting) for _ in range(3)]
+    estimate(engines, clock, scenario=scenario)
+    assert all(engine.batches for engine in engines)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +185,11 @@ def test_what_the_user_gave_is_not_measured(settings, needed):
 
 
 def test_an_engine_that_takes_no_time_is_not_faster_than_loadgen():
-    settings = RunSettings(scenario="Offline", mode="PerformanceOnly", batch_size=32)
-    test = build_loadgen_settings(settings)
-    set_estimate(test, settings, [NullEngine(), NullEngine()], IMAGES, 5e6)
+    test = estimate([NullEngine(), NullEngine()], scenario="Offline", batch_size=32)
     assert test.offline_expected_qps == 5e6
+
+
+def test_a_clock_that_is_too_coarse_gives_no_infinite_rate():
+    ticks = iter([0.0] * 20 + [1.0] * 20)
+    rate = measure_rate(NullEngine(), IMAGES, batch_size=8, clock=lambda: next(ticks))
+    assert 0 < rate < math.inf

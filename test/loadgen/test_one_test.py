@@ -53,10 +53,10 @@ def test_performance_count_is_exact(run, scenario, interface):
     assert result.read_detail("generated_query_count") == (1 if scenario == "Offline" else 777)
     samples_per_query = result.read_detail("generated_samples_per_query")
     assert samples_per_query == {"Offline": 777, "MultiStream": 8}.get(scenario, 1)
-    assert result.read_detail("result_validity") in ("VALID", "INVALID")
     assert result.report["largest_batch"] <= 10
     assert result.report["loadgen_settings"]["min_duration_ms"] == 0
-    assert expected == result.read_detail("generated_query_count") * samples_per_query
+    (device,) = result.report["devices"]
+    assert device["samples"] == expected
 
 
 TWO = {"MARKED_PAUSES_MS": "1,3"}
@@ -83,14 +83,15 @@ def test_two_devices_see_every_sample_once(run, scenario, depth, interface):
 @pytest.mark.parametrize("depth", [1, 2])
 def test_a_faster_device_gets_more(run, depth, interface):
     result = run("Offline", "SubmissionRun", images=64, BATCH_SIZE=8, LOADGEN_TARGET_QPS=1,
-                 LOADGEN_COUNT_OVERRIDE=3200, MARKED_DEPTH=depth, **TWO, **interface)  # fmt: skip
+                 LOADGEN_COUNT_OVERRIDE=3200, MARKED_DEPTH=depth, MARKED_PAUSES_MS="1,10",
+                 **interface)  # fmt: skip
     assert result.code == 0, result.stderr
     fast, slow = result.report["devices"]
-    assert (fast["device"], slow["device"]) == ("marked, 1 ms", "marked, 3 ms")
+    assert (fast["device"], slow["device"]) == ("marked, 1 ms", "marked, 10 ms")
     assert fast["samples"] + slow["samples"] == 3200  # those of the accuracy part are not in it
     assert fast["batches"] + slow["batches"] == 400
-    # A sleep lasts some 0.1 ms longer, so not quite 3.
-    assert 2.2 < fast["samples"] / slow["samples"] < 3.5
+    assert slow["samples"] > 0
+    assert fast["samples"] > 2 * slow["samples"]  # 10 times where a sleep is no longer than asked
 
 
 def test_a_query_is_cut_for_all_devices(run):
@@ -144,7 +145,8 @@ def test_overloaded_server_ends_early(run, interface):
     assert result.read_detail("result_validity") == "INVALID"
     in_force = result.report["loadgen_settings"]
     assert in_force["server_max_async_queries"] == pytest.approx(12800, abs=1)
-    assert result.elapsed_s < 30
+    made, answered = map(result.read_detail, ("generated_query_count", "result_query_count"))
+    assert answered < made / 2
 
 
 @both_interfaces
@@ -185,7 +187,9 @@ def test_find_peak_performance(run, interface):
 
 
 @both_interfaces
-def test_variables_go_before_user_conf_before_mlperf_conf(run, tmp_path, interface):
+def test_variables_take_precedence_over_user_conf_and_that_over_mlperf_conf(
+    run, tmp_path, interface
+):
     conf = tmp_path / "user.conf"
     conf.write_text(
         "*.MultiStream.min_duration = 300\n"
@@ -247,21 +251,22 @@ def test_server_settings(run):
 def test_failure_ends_soon_and_leaves_nothing(
     run, scenario, mode, failure, code, message, interface
 ):
-    # Without a failure the performance runs take LoadGen's 10 minutes.
+    # Without a failure the performance runs last for their duration, of which up to a fiftieth
+    # goes by in Server.
+    duration_s = 40 if scenario == "Server" else 600
     more = {
         "SingleStream": {"LOADGEN_TARGET_LATENCY": 10},
         "MultiStream": {"LOADGEN_TARGET_LATENCY": 10},
         "Offline": {"LOADGEN_TARGET_QPS": 1},
-        # Of the duration, up to a fiftieth goes by.
-        "Server": {"LOADGEN_TARGET_QPS": 2000, "LOADGEN_DURATION": 40},
-    }[scenario]
+        "Server": {"LOADGEN_TARGET_QPS": 2000},
+    }[scenario] | {"LOADGEN_DURATION": duration_s}
     more |= {"MARKED_DEPTH": 2} | interface
     result = run(scenario, mode, failure=failure, **more)
     assert result.code == code, result.stderr
     assert result.stderr.endswith(message)
     assert code == 1 or "Traceback" not in result.stderr
     assert list_logs(result.log_dir) == []
-    assert result.elapsed_s < 20
+    assert result.elapsed_s < duration_s
 
 
 @both_interfaces
@@ -278,18 +283,19 @@ def test_failure_ends_soon_and_leaves_nothing(
     ],
 )
 def test_failure_of_one_of_two_devices(run, scenario, mode, failure, code, message, interface):
+    duration_s = 40 if scenario == "Server" else 600
     more = {
         "MultiStream": {"LOADGEN_TARGET_LATENCY": 100},
         "Offline": {"LOADGEN_TARGET_QPS": 1},
-        "Server": {"LOADGEN_TARGET_QPS": 2000, "LOADGEN_DURATION": 20},
-    }[scenario]
+        "Server": {"LOADGEN_TARGET_QPS": 2000},
+    }[scenario] | {"LOADGEN_DURATION": duration_s}
     more |= {"MARKED_DEPTH": 2, "BATCH_SIZE": 4, "MARKED_PAUSES_MS": "1,1"} | interface
     result = run(scenario, mode, failure=failure, **more)
     assert result.code == code, result.stderr
     assert result.stderr.endswith(message)
     assert code == 1 or "Traceback" not in result.stderr
     assert list_logs(result.log_dir) == []
-    assert result.elapsed_s < 10
+    assert result.elapsed_s < duration_s
 
 
 @both_interfaces

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +13,10 @@ ALL_DEVICES = "all"
 
 
 class SettingType(abc.ABC):
-    """What a setting's values are."""
+    """What the values of a setting are."""
 
-    @property
-    @abc.abstractmethod
-    def range(self) -> str:
-        """The allowed values, in words."""
+    range: str
+    """The allowed values, in words."""
 
     @abc.abstractmethod
     def check(self, value: Any) -> Any:
@@ -31,15 +27,12 @@ class SettingType(abc.ABC):
         return self.check(text)
 
 
-@dataclass(frozen=True)
 class Choice(SettingType):
     """One of a few words."""
 
-    choices: tuple[str, ...]
-
-    @property
-    def range(self) -> str:
-        return ", ".join(self.choices)
+    def __init__(self, choices: tuple[str, ...]) -> None:
+        self.choices = choices
+        self.range = ", ".join(choices)
 
     def check(self, value: Any) -> str:
         if value not in self.choices:
@@ -47,39 +40,39 @@ class Choice(SettingType):
         return str(value)
 
 
-@dataclass(frozen=True)
 class Number(SettingType):
     """A number between two ends, both allowed."""
 
-    low: float
-    high: float
-    is_whole: bool = False
+    convert: type[int] | type[float] = float
+    wanted = "a number"
 
-    @property
-    def range(self) -> str:
-        return f"{self.low:g} to {int(self.high):,}"
+    def __init__(self, low: float, high: float) -> None:
+        self.low, self.high = low, high
+        self.range = f"{low:g} to {int(high):,}"
 
     def check(self, value: Any) -> int | float:
-        types = (int,) if self.is_whole else (int, float)
-        if type(value) not in types or not self.low <= value <= self.high:  # nan is in no range
-            wanted = "a whole number" if self.is_whole else "a number"
-            raise ValueError(f"want {wanted}, {self.range}")
-        return int(value) if self.is_whole else float(value)
+        is_number = type(value) in (int, self.convert)
+        if not is_number or not self.low <= value <= self.high:  # nan is in no range
+            raise ValueError(f"want {self.wanted}, {self.range}")
+        return self.convert(value)
 
     def parse(self, text: str) -> int | float:
-        value = None
-        with contextlib.suppress(ValueError):
-            value = int(text) if self.is_whole else float(text)
+        try:
+            value = self.convert(text)
+        except ValueError:
+            return self.check(None)
         return self.check(value)
 
 
-def whole(low: int, high: int) -> Number:
-    """A whole number from `low` to `high`."""
-    return Number(low, high, is_whole=True)
+class Integer(Number):
+    """A whole number between two ends, both allowed."""
+
+    convert = int
+    wanted = "a whole number"
 
 
 class Flag(SettingType):
-    """yes or no."""
+    """true or false; yes or no in the environment."""
 
     range = "yes, no"
 
@@ -89,7 +82,7 @@ class Flag(SettingType):
         return value
 
     def parse(self, text: str) -> bool:
-        if text.lower() in ("yes", "1", "true", "on"):  # CK hands over a bare `--env.NAME` as 'yes'
+        if text.lower() in ("yes", "1", "true", "on"):  # CK gives a bare `--env.NAME` as 'yes'
             return True
         if text.lower() in ("no", "0", "false", "off"):
             return False
@@ -118,30 +111,24 @@ class Label(SettingType):
         return str(value)
 
 
-@dataclass(frozen=True)
 class Devices(SettingType):
     """CUDA's numbers of GPUs, none twice, or 'all'."""
 
-    high: int
-
-    @property
-    def range(self) -> str:
-        return f"{ALL_DEVICES}, or numbers from 0 to {self.high:,}: 0,1"
+    def __init__(self, high: int) -> None:
+        self.high = high
+        self.range = f"{ALL_DEVICES}, or numbers from 0 to {high:,}: 0,1"
 
     def check(self, value: Any) -> tuple[int, ...] | str:
         if value == ALL_DEVICES:
             return ALL_DEVICES
-        numbers = value if isinstance(value, list) and value else [None]
-        for number in numbers:
+        for number in (value if isinstance(value, list) else ()) or (None,):
             if type(number) is not int or not 0 <= number <= self.high:
                 raise ValueError(f"want {self.range}")
-            if numbers.count(number) > 1:
+            if value.count(number) > 1:
                 raise ValueError(f"GPU {number} is there twice")
-        return tuple(numbers)
+        return tuple(value)
 
     def parse(self, text: str) -> tuple[int, ...] | str:
-        if text == ALL_DEVICES:
-            return ALL_DEVICES
-        parts = [part.strip() for part in text.split(",")]
-        is_number = re.compile(r"[0-9]{1,8}").fullmatch
-        return self.check([int(part) if is_number(part) else None for part in parts])
+        words = [word.strip() for word in text.split(",")]
+        are_numbers = all(re.fullmatch("[0-9]{1,8}", word) for word in words)
+        return self.check([*map(int, words)] if are_numbers else text)

@@ -18,10 +18,10 @@ from ck_mlperf.loadgen.setting_types import (
     Devices,
     File,
     Flag,
+    Integer,
     Label,
     Number,
     SettingType,
-    whole,
 )
 from ck_mlperf.loadgen.user_conf import read_user_conf
 
@@ -60,21 +60,14 @@ class Variable:
 
 
 def _setting(
-    name: str,
-    type: SettingType,
-    help: str,
-    value: Any = None,
-    *,
-    default: str = "",
-    unit: str = "",
-    scenarios: tuple[str, ...] = SCENARIOS,
+    name: str, type: SettingType, help: str, value: Any = None, *, default: str = "", **more: Any
 ) -> Any:
     """A field of RunSettings with its variable.
 
-    value: the default. default: in words, where `value` does not say it.
+    value: the default. default: in words, where `value` does not say it. more: of Variable.
     """
     default = default or ("no" if value is False else str(value))
-    variable = Variable(name, type, help, default, unit, scenarios)
+    variable = Variable(name, type, help, default, **more)
     return dataclasses.field(default=value, metadata={"variable": variable})
 
 
@@ -95,7 +88,7 @@ class RunSettings:
     )
     multistreamness: int | None = _setting(
         "CK_LOADGEN_MULTISTREAMNESS",
-        whole(1, 65_536),
+        Integer(1, 65_536),
         "Samples per query in MultiStream.",
         default="8, or user.conf's samples_per_query",
         unit="samples",
@@ -103,7 +96,7 @@ class RunSettings:
     )
     batch_size: int | None = _setting(
         "CK_BATCH_SIZE",
-        whole(1, 65_536),
+        Integer(1, 65_536),
         "The most samples that the engine gets at once.",
         default=f"1 in SingleStream, else {DEFAULT_BATCH_SIZE} or the most the model takes",
         unit="samples",
@@ -116,21 +109,21 @@ class RunSettings:
     )
     dataset_size: int | None = _setting(
         "CK_LOADGEN_DATASET_SIZE",
-        whole(1, 100_000_000),
+        Integer(1, 100_000_000),
         "Images used: the first ones of the data set.",
         default="all images of the data set",
         unit="images",
     )
     buffer_size: int = _setting(
         "CK_LOADGEN_BUFFER_SIZE",
-        whole(1, 100_000_000),
+        Integer(1, 100_000_000),
         "The most images in memory at a time; a performance run uses no others.",
         1024,
         unit="images",
     )
     count_override: int | None = _setting(
         "CK_LOADGEN_COUNT_OVERRIDE",
-        whole(1, 1_000_000_000),
+        Integer(1, 1_000_000_000),
         "How many queries a performance run has at least; exactly so many unless a duration is "
         "asked for as well.",
         default="LoadGen's or user.conf's min_query_count",
