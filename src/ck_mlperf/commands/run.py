@@ -1,4 +1,4 @@
-"""Run one LoadGen test as a job file says: `ck-mlperf run JOB`, and CK's program.
+"""What CK's program does, `python run.py job.json`: run one LoadGen test as a job file says.
 
 CK's hook (ck_mlperf.catalog.program) writes the job; ck_mlperf.loadgen.job describes it.
 """
@@ -36,9 +36,9 @@ RECORD, REPORT, FAILURE = Path("record.json"), Path("report.txt"), Path("failure
 
 EXAMPLES = """\
 examples:
-  ck-mlperf run job.json               in the program's tmp folder: repeat the last `ck run`
-  python ../run.py job.json            the same without the console script
-  ck-mlperf run ../examples/job.json   a job written by hand: see examples/README.md
+  python ../run.py job.json            in the program's tmp folder: repeat the last `ck run`
+  python .../run.py old/job.json       another job, with its results in the current folder
+  python .../run.py examples/job.json  a job written by hand: see examples/README.md
 """
 
 
@@ -46,7 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     settings = "\n".join(f"  {name}\n      {text}" for name, text in list_help())
     parser = argparse.ArgumentParser(
-        prog="ck-mlperf run",
+        prog="python run.py",
         description="Run one LoadGen test as a job file says. Leaves record.json, report.txt and "
         "LoadGen's logs in the current folder; after an error, failure.json and none of these.",
         epilog=f"{EXAMPLES}\nsettings of a job:\n{settings}",
