@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import textwrap
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -44,11 +45,14 @@ examples:
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    settings = "\n".join(f"  {name}\n      {text}" for name, text in list_help())
+    settings = "\n".join(
+        f"  {name}\n{textwrap.indent(textwrap.fill(text, 90), ' ' * 6)}"
+        for name, text in list_help()
+    )
     parser = argparse.ArgumentParser(
         prog="python run.py",
         description="Run one LoadGen test as a job file says. Leaves record.json, report.txt and "
-        "LoadGen's logs in the current folder; after an error, failure.json and none of these.",
+        "LoadGen's logs in\nthe current folder; after an error, failure.json and none of these.",
         epilog=f"{EXAMPLES}\nsettings of a job:\n{settings}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

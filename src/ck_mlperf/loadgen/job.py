@@ -50,16 +50,7 @@ class Job:
 
 
 _PATHS = ("model", "images", "loadgen_native")
-_TYPES = {
-    "settings": dict,
-    "model": str,
-    "sha256": str,
-    "recipe": dict,
-    "images": str,
-    "engine": str,
-    "loadgen_native": str,
-    "deps": list,
-}
+_TYPES = {field.name: str for field in fields(Job)} | dict(settings=dict, recipe=dict, deps=list)
 _TYPE_NAMES = {dict: "an object", list: "a list", str: "text"}
 _REQUIRED = tuple(field.name for field in fields(Job) if field.default is MISSING)
 

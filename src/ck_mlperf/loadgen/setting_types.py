@@ -89,26 +89,16 @@ class Flag(SettingType):
         raise ValueError("want yes or no")
 
 
-class File(SettingType):
-    """The path of a file, which is read later."""
+class Text(SettingType):
+    """Text of a certain form, and what is made of it."""
 
-    range = "a file"
+    def __init__(self, range: str, pattern: str = ".+", make: type[str] | type[Path] = str) -> None:
+        self.range, self.pattern, self.make = range, pattern, make
 
-    def check(self, value: Any) -> Path:
-        if not isinstance(value, str):
+    def check(self, value: Any) -> str | Path:
+        if not isinstance(value, str) or not re.fullmatch(self.pattern, value):
             raise ValueError(f"want {self.range}")
-        return Path(value)
-
-
-class Label(SettingType):
-    """A name without spaces."""
-
-    range = "1 to 64 letters, digits, `.`, `_` or `-`"
-
-    def check(self, value: Any) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", str(value)):
-            raise ValueError(f"want {self.range}")
-        return str(value)
+        return self.make(value)
 
 
 class Devices(SettingType):

@@ -16,12 +16,11 @@ from ck_mlperf.common.suggest import suggest
 from ck_mlperf.loadgen.setting_types import (
     Choice,
     Devices,
-    File,
     Flag,
     Integer,
-    Label,
     Number,
     SettingType,
+    Text,
 )
 from ck_mlperf.loadgen.user_conf import read_user_conf
 
@@ -131,7 +130,7 @@ class RunSettings:
     )
     conf_file: Path | None = _setting(  # noqa: RUF009 (it makes a field)
         "CK_LOADGEN_CONF_FILE",
-        File(),
+        Text("a file", make=Path),
         "A user.conf for LoadGen; the variables take precedence over it.",
         default="user.conf beside the program",
     )
@@ -165,7 +164,10 @@ class RunSettings:
         "CK_VERBOSE", Flag(), "Print every LoadGen setting in force as well.", value=False
     )
     run: str | None = _setting(
-        "CK_EXPLORE_RUN", Label(), "The name that `ck explore loadgen` gives a run.", default="none"
+        "CK_EXPLORE_RUN",
+        Text("1 to 64 letters, digits, `.`, `_` or `-`", r"[A-Za-z0-9._-]{1,64}"),
+        "The name that `ck explore loadgen` gives a run.",
+        default="none",
     )
     conf: Mapping[str, int | float] = dataclasses.field(default_factory=dict)
     """The values of user.conf that apply to this scenario: {'min_duration': 10000}."""
