@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from ck_mlperf.loadgen.settings import SCENARIOS, VARIABLES
-
 pytestmark = pytest.mark.slow
 
 # The README's commands that need another machine's files: what they are given here instead.
@@ -29,18 +27,6 @@ SHORT_SWEEP = "--scenario=MultiStream --batch=2 --count=64 --repetitions=1"
 def read_blocks(readme: Path) -> list[str]:
     """The README's shell blocks, in order."""
     return re.findall(r"^```sh\n(.*?)^```$", readme.read_text(), re.MULTILINE | re.DOTALL)
-
-
-def test_table_of_variables(repository):
-    lines = (repository / "README.md").read_text().splitlines()
-    for variable in VARIABLES:
-        only = ""
-        if variable.scenarios != SCENARIOS:
-            only = f" ({', '.join(variable.scenarios)} only)"
-        row = (
-            f"| `{variable.name}` | {variable.help}{only} | {variable.default} | {variable.range} |"
-        )
-        assert row in lines
 
 
 def test_links(repository):
