@@ -15,7 +15,7 @@ export XDG_CACHE_HOME := $(HERE)/.ck/cache
 export PATH := $(BIN):$(PATH)
 unexport CK_LOCAL_REPO CK_ROOT CK_CFG PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: run test test-gpu test-all test-containers sbom setup ck-env lint clean bench-gpu bench-tensorrt
+.PHONY: run test test-gpu test-all test-containers docs sbom setup ck-env lint clean bench-gpu bench-tensorrt
 .DEFAULT_GOAL := run
 
 run: setup
@@ -35,6 +35,10 @@ test-all: setup .ck/test-installed
 # Builds images and runs them, on Docker or on podman, which root gets installed on Debian.
 test-containers: setup .ck/test-installed
 	@sh .ci/with-docker.sh $(BIN)/python -m pytest test/docker -m containers
+
+# The pages of docs/ as a site, .ck/site/index.html, which needs no network to be read.
+docs: setup .ck/test-installed
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict
 
 sbom: setup
 	@sh .ci/with-docker.sh $(BIN)/python tools/sbom.py ctuning/$(IMAGE) .ck/sbom/$(IMAGE).cdx.json

@@ -24,9 +24,13 @@ SWEEP = "--scenario=SingleStream,MultiStream --batch=1,2,4..16 --count=700 --rep
 SHORT_SWEEP = "--scenario=MultiStream --batch=2 --count=64 --repetitions=1"
 
 
-def read_blocks(readme: Path) -> list[str]:
-    """The README's shell blocks, in order."""
-    return re.findall(r"^```sh\n(.*?)^```$", readme.read_text(), re.MULTILINE | re.DOTALL)
+# The pages that a new user reads after the README, in order.
+GUIDE = ("install", "models", "images", "run", "record", "explore", "analyze")
+
+
+def read_blocks(page: Path) -> list[str]:
+    """A page's shell blocks, in order."""
+    return re.findall(r"^```sh\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def test_links(repository):
@@ -109,9 +113,11 @@ def test_the_example_in_the_readme_is_what_make_run_prints(repository, first_run
 
 def test_the_walk(clone, first_run, repository, tmp_path):
     blocks = read_blocks(repository / "README.md")
-    assert blocks[:2] == ["make run\n", "make test\n"]
-    enter, walk = blocks[2], blocks[3:]
-    assert enter.startswith('eval "$(make -s ck-env)"\n')
+    assert [blocks[0], blocks[-1]] == ["make run\n", "make test\n"]
+    walk = blocks[1:-1]
+    assert walk[0].startswith('eval "$(make -s ck-env)"\n')
+    for name in GUIDE:
+        walk += read_blocks(repository / "docs" / f"{name}.md")
     models, images, aux = (tmp_path / name for name in ("models", "images", "aux"))
     models.mkdir()
     for suffix in ("onnx", "json"):
@@ -120,7 +126,7 @@ def test_the_walk(clone, first_run, repository, tmp_path):
     recipe = models / "my_net.json"
     recipe.write_text(recipe.read_text().replace('"name": "digits"', '"name": "my_net"'))
     write_images(images)
-    script = enter + "".join(walk)
+    script = "".join(walk)
     assert DOWNLOAD in script
     script = script.replace(DOWNLOAD, install_from_files(images, aux))
     assert script.count(SWEEP) == 2
