@@ -10,7 +10,14 @@ import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "src"))
-from ck_mlperf.catalog import kernel, plans, resolve
+from ck_mlperf.catalog.calibration import obtain_calibration
+from ck_mlperf.catalog.host import has_driver, survey_host
+from ck_mlperf.catalog.kernel import REPOSITORY, Catalog, Dep, dep_python, fail, hook
+from ck_mlperf.catalog.plan import PlanChain
+from ck_mlperf.catalog.request import read_request
+from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.tags import split_tags
+from ck_mlperf.tensorrt.names import read_flavour_tag
 
 cfg = {}  # CK puts the module's meta.json here,
 work = {}  # its own notes here,
@@ -24,16 +31,17 @@ def init(i):
     return {"return": 0}
 
 
+@hook
 def why(i):
     """Say why a plan with --tags=... would be reused (exit code 0) or built (exit code 2)."""
-    tags = resolve.split_tags(i.get("tags", ""))
+    tags = split_tags(i.get("tags", ""))
     if "tensorrt" not in tags:
-        kernel.fail(
+        fail(
             "want the tags of a plan, such as "
             "--tags=model,tensorrt,resnet,converted-from-onnx,fp32,maxbatch.32"
         )
     # CK's Python dep is the interpreter of CK itself.
-    is_reused, lines = plans.explain(ck, tags, sys.executable)
+    is_reused, lines = PlanChain(Catalog(ck), read_request(tags), sys.executable).explain()
     for line in lines:
         ck.out(line)
     if not is_reused:
@@ -42,26 +50,27 @@ def why(i):
     return {"return": 0}
 
 
+@hook
 def doctor(i):
     """Run ck_mlperf.loadgen.doctor with everything on its path that a run on a GPU has."""
     if "gpu" not in i:
-        kernel.fail("want --gpu: the check of this machine's GPU is the only one there is")
-    request = plans.read_request(resolve.split_tags(i.get("tags", "")))
-    host = plans.survey_host(ck, sys.executable)
+        fail("want --gpu: the check of this machine's GPU is the only one there is")
+    request = read_request(split_tags(i.get("tags", "")))
+    host = survey_host(Catalog(ck), sys.executable)
     flavour = request.flavour
-    if flavour is None and len(host.installed) == 1:
-        (flavour,) = host.installed  # even one that does not take this GPU: the report will say so
-    flavour = plans.choose_flavour(flavour, host.installed, host.gpus)
+    if flavour is None and len(host.flavours) == 1:
+        (flavour,) = host.flavours  # even one that does not take this GPU: the report will say so
+    flavour = host.choose_flavour(flavour)
     names = ["numpy", "onnx", "onnxruntime", flavour]
     names.append("ck-mlperf")
-    if host.has_driver:  # pycuda is built against CUDA
+    if has_driver():  # pycuda is built against CUDA
         names += ["pycuda", "cuda-bindings"]
     python, environment = resolve_libraries(names)
-    module = "tensorrt_rtx" if flavour == plans.RTX else "tensorrt"
-    model = os.path.join(kernel.REPOSITORY, "package", "model-onnx-digits", "digits.onnx")
+    module, _ = read_flavour_tag(flavour)
+    model = os.path.join(REPOSITORY, "package", "model-onnx-digits", "digits.onnx")
     command = ["-m", "ck_mlperf.loadgen.doctor", "--model", model, "--flavour", module]
     command += ["--timings", os.path.join(find_tools(), "ck-doctor-loadgen")]
-    calibration = obtain_calibration(model)
+    calibration = calibrate(model)
     if calibration:
         command += ["--calibration", calibration]
     if i.get("device"):
@@ -74,7 +83,7 @@ def find_tools():
     return os.environ.get("CK_TOOLS") or os.path.join(os.path.expanduser("~"), "CK_TOOLS")
 
 
-def obtain_calibration(model):
+def calibrate(model):
     """The folder of preprocessed images to calibrate the digits network with.
 
     None where they cannot be made, which has been said: int8 is then not checked.
@@ -83,10 +92,12 @@ def obtain_calibration(model):
         recipe = json.load(file)
     try:
         with stdout_on_stderr():
-            entry = plans.resolve_calibration(ck, {"tags": ""}, recipe)
-    except SystemExit:
-        return None
-    return resolve.entry_path(entry)
+            return obtain_calibration(Catalog(ck), recipe).path
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except SystemExit:  # what CK was to install has said why it failed
+        pass
+    return None
 
 
 def analyze(i):
@@ -131,12 +142,12 @@ def run_helper(i, helper, libraries):
 
 def resolve_libraries(names):
     """Let CK resolve Python libraries. Returns the interpreter, and an environment with them."""
-    deps = {name: {"tags": f"lib,python-package,{name}"} for name in names}
-    deps["python"] = {"tags": "compiler,lang-python"}
+    deps = {name: Dep({}) for name in [*names, "python"]}
     with stdout_on_stderr():
-        for dep in deps.values():
-            resolve.resolve_library(ck, dep, dep["tags"])
-    return kernel.dep_python(deps)
+        for name, dep in deps.items():
+            tags = "compiler,lang-python" if name == "python" else f"lib,python-package,{name}"
+            Catalog(ck).resolve(dep, tags)
+    return dep_python(deps)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@
 
 Needed only to make the model anew; PyTorch is no dependency of the project. From the checkout:
 
-    PYTHONPATH=soft/lib.python.imagenet-helper python package/model-onnx-digits/train.py
+    PYTHONPATH=src python package/model-onnx-digits/train.py
 
 The network sees the training split alone, through the preprocessing that a benchmark uses. The
 number of epochs is fixed beforehand: the held-out images choose nothing.

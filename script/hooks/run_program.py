@@ -1,9 +1,29 @@
 """CK's hooks around a run: what they do is in ck_mlperf.catalog.program."""
 
+from __future__ import annotations
+
 import os
 import sys
+from typing import Any
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "src"))
-from ck_mlperf.catalog.program import ck_postprocess, ck_preprocess
+from ck_mlperf.catalog import program, recording
+from ck_mlperf.catalog.kernel import Catalog, hook, read_deps
 
-__all__ = ["ck_postprocess", "ck_preprocess"]
+
+@hook
+def ck_preprocess(i: dict[str, Any]) -> dict[str, Any]:
+    """Check the settings, resolve the model and the images, and write the job."""
+    ck, env = i["ck_kernel"], i["env"]
+    recording.make_writes_atomic()
+    recording.remove_half_made_experiments(ck.work["dir_local_repo"])
+    program.remove_stale_results()
+    recording.check_recording(sys.argv)
+    environment = {name: str(env[name]) for name in env if name.startswith("CK_")}
+    return {"return": 0, "bat": program.prepare_run(Catalog(ck), read_deps(i["deps"]), environment)}
+
+
+@hook
+def ck_postprocess(i: dict[str, Any]) -> dict[str, Any]:
+    """Hand the program's record to CK."""
+    return {"return": 0, "characteristics": program.finish_run()}

@@ -1,26 +1,27 @@
 """Python: the interpreter that runs CK itself, so that there is nothing to choose."""
 
+from __future__ import annotations
+
 import os
 import platform
 import sys
+from typing import Any
 
 
-def dirs(i):
+def dirs(i: dict[str, Any]) -> dict[str, Any]:
     return {"return": 0, "dirs": [os.path.dirname(sys.executable)]}
 
 
-def limit(i):
+def limit(i: dict[str, Any]) -> dict[str, Any]:
     # Keep one of python, python3 and python3.x: the one that this process was started from.
-    return {
-        "return": 0,
-        "list": [path for path in i["list"] if os.path.basename(path) == "python3"][:1],
-    }
+    paths = [path for path in i["list"] if os.path.basename(path) == "python3"]
+    return {"return": 0, "list": paths[:1]}
 
 
-def version_cmd(i):
+def version_cmd(i: dict[str, Any]) -> dict[str, Any]:
     return {"return": 0, "cmd": "", "version": platform.python_version()}
 
 
-def setup(i):
+def setup(i: dict[str, Any]) -> dict[str, Any]:
     i["env"][i["customize"]["env_prefix"] + "_FILE"] = i["customize"]["full_path"]
     return {"return": 0, "bat": ""}

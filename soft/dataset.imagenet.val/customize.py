@@ -1,37 +1,35 @@
 """A folder of images with their labels: val_map.txt, or the official val.txt."""
 
+from __future__ import annotations
+
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "src"))
-from ck_mlperf.catalog import kernel
+from ck_mlperf.catalog.kernel import Catalog, hook
+from ck_mlperf.catalog.registration import find_image_folder, register
+from ck_mlperf.images.dataset import read_image_list
+
+SOFTS = ["dataset.imagenet.val", "dataset.digits"]
+WHOLE_SET = 50_000
 
 
-def image_folder(path):
-    # CK's users may also give one of the images.
-    return os.path.abspath(os.path.dirname(path) if os.path.isfile(path) else path)
-
-
-def version_cmd(i):
-    from ck_mlperf.common.errors import UserError
-    from ck_mlperf.images.dataset import read_image_list
-
-    folder = image_folder(i["full_path"])
-    try:
-        images = read_image_list(Path(folder))
-    except UserError as error:
-        kernel.fail(error)
+@hook
+def version_cmd(i: dict[str, Any]) -> dict[str, Any]:
+    folder = find_image_folder(i["full_path"])
+    images = read_image_list(Path(folder))
     i["customize"]["image_count"] = len(images)
-    kernel.forget_registration(i["ck_kernel"], "dataset.imagenet.val", folder)
-    kernel.forget_registration(i["ck_kernel"], "dataset.digits", folder)
-    return {"return": 0, "cmd": "", "version": kernel.name_version(folder, images)}
+    version = register(Catalog(i["ck_kernel"]), SOFTS, folder, images)
+    return {"return": 0, "cmd": "", "version": version}
 
 
-def setup(i):
+@hook
+def setup(i: dict[str, Any]) -> dict[str, Any]:
     customize = i["customize"]
-    folder = customize["full_path"] = image_folder(customize["full_path"])
-    if customize["image_count"] == 50000:
+    folder = customize["full_path"] = find_image_folder(customize["full_path"])
+    if customize["image_count"] == WHOLE_SET:
         i["tags"].append("full")
     i["env"][customize["env_prefix"]] = folder
     return {"return": 0, "bat": ""}

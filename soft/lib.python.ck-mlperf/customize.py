@@ -1,9 +1,12 @@
 """This repository's own library: src/ goes on PYTHONPATH."""
 
+from __future__ import annotations
+
 import os
+from typing import Any
 
 
-def setup(i):
+def setup(i: dict[str, Any]) -> dict[str, Any]:
     entry = os.path.dirname(os.path.abspath(__file__))
     site = os.path.join(os.path.dirname(os.path.dirname(entry)), "src")
     i["customize"]["python_site"] = site

@@ -154,7 +154,7 @@ def test_a_plan_on_a_gpu_is_built_for_it(ck, handed_over, with_gpu):
     assert job["recipe"] == sidecar["recipe"]
     assert job["recipe"]["max_batch"] == 5  # where no tag says it, the batch that is asked for
     deps = {dep["key"]: dep for dep in job["deps"]}
-    assert {"weights", "pycuda", "cuda-bindings", "tensorrt-helper"} <= set(deps)
+    assert {"weights", "pycuda", "cuda-bindings", "ck-mlperf"} <= set(deps)
     assert "tensorrt-rtx" in deps["engine"]["tags"]
 
     # The second time it is there, also by its UID; and it is not taken where it is stale.
@@ -170,7 +170,7 @@ def test_a_plan_on_a_gpu_is_built_for_it(ck, handed_over, with_gpu):
     sidecar["plan"]["sha256"] = "0" * 64
     sidecar_path.write_text(json.dumps(sidecar))
     again, printed = handed_over(*flags, **with_gpu)
-    assert "another plan lies there than was registered with CK" in printed
+    assert "another plan is there than was registered with CK" in printed
     sidecar = json.loads(sidecar_path.read_text())
     assert again["sha256"] == sidecar["plan"]["sha256"]
     job, _ = handed_over(*flags, **with_gpu)

@@ -1,123 +1,300 @@
-"""What this repository's CK hooks share."""
+"""The border with CK's kernel: its dictionaries go in and out as typed values.
 
-import hashlib
-import json
+CK's own resolution asks on the terminal which of several entries to take, and ends in a traceback
+where there is no terminal. `Catalog` looks things up and installs them without asking, and refuses
+to choose among several.
+"""
+
+from __future__ import annotations
+
+import functools
 import os
-import shutil
 import sys
-import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NoReturn, Protocol, TypeVar
+
+from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.tags import join_tags, split_tags
 
 SOURCE = Path(__file__).resolve().parents[2]
 REPOSITORY = SOURCE.parent
 
+Request = dict[str, Any]
+"""What CK hands to a hook, and what its kernel takes and answers."""
+_Result = TypeVar("_Result")
 
-def fail(message, code=2):
+
+class Kernel(Protocol):
+    """CK's kernel, as far as it is used here. work: its own notes."""
+
+    work: dict[str, Any]
+
+    def access(self, i: Request) -> Request: ...
+
+
+def fail(message: object, code: int = 2) -> NoReturn:
     """End the `ck` command. CK itself prints errors on stdout and often exits with 0."""
     sys.stdout.flush()
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(code)
 
 
-def make_writes_whole():
-    """Let CK's writes of this process be whole or not there.
+def hook(function: Callable[[Request], _Result]) -> Callable[[Request], _Result]:
+    """A function that CK calls: a UserError ends the `ck` command with its message, status 2."""
 
-    CK truncates a file and writes it anew. Killed in between, it leaves an experiment that it
-    cannot read any more, and to which nothing can be added.
-    """
-    import ck.files
+    @functools.wraps(function)
+    def call(i: Request) -> _Result:
+        try:
+            return function(i)
+        except UserError as error:
+            fail(error)
 
-    plain = ck.files.save_text_file
-    if plain.__name__ == "save_whole":
-        return
-
-    def save_whole(i):
-        if i.get("append") == "yes":
-            return plain(i)
-        folder, name = os.path.split(i["text_file"])
-        temporary = os.path.join(folder, f".{name}.{os.getpid()}")
-        saved = plain(dict(i, text_file=temporary))
-        if saved["return"]:
-            return saved
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, i["text_file"])
-        return saved
-
-    ck.files.save_text_file = save_whole
+    return call
 
 
-def remove_half_made_experiments(repository):
-    """Remove what a recording left that was killed before its entry had a description.
+@dataclass(frozen=True)
+class Entry:
+    """An env entry: something that CK has installed, or that was registered with it."""
 
-    There is no point in such an entry, and CK refuses to add one, after the next run is done.
-    """
-    experiments = os.path.join(repository, "experiment")
-    if find_half_made(experiments):
-        time.sleep(0.2)  # another process may be making one at this moment
-        for name in find_half_made(experiments):
-            print(
-                f"removing the empty experiment {name}: its recording was killed", file=sys.stderr
+    uid: str
+    meta: Mapping[str, Any]
+
+    @property
+    def tags(self) -> frozenset[str]:
+        return frozenset(self.meta["tags"])
+
+    @property
+    def customize(self) -> Mapping[str, Any]:
+        """What its soft entry's hooks have noted."""
+        customize: Mapping[str, Any] = self.meta["customize"]
+        return customize
+
+    @property
+    def path(self) -> str:
+        """The file or folder that it stands for."""
+        return str(self.customize["full_path"])
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """Of a model: its recipe, with the file's sha256."""
+        recipe: Mapping[str, Any] = self.customize["recipe"]
+        return recipe
+
+    def dep_uid(self, key: str) -> str | None:
+        """The UID of the entry that it was made from."""
+        uid: str | None = self.meta["setup"].get(f"deps_{key}")
+        return uid
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package of this repository or another."""
+
+    uid: str
+    name: str
+    meta: Mapping[str, Any]
+
+    @property
+    def tags(self) -> frozenset[str]:
+        return frozenset(self.meta["tags"])
+
+    @property
+    def known_tags(self) -> frozenset[str]:
+        """The tags by which CK finds it: its own and its variations."""
+        return self.tags | set(self.meta.get("variations", {}))
+
+
+class Dep:
+    """A dependency in CK's own dictionary, where it is filled in."""
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        self.data = data
+
+    @property
+    def tags(self) -> set[str]:
+        """The tags that it is asked for by, with those of --dep_add_tags."""
+        return split_tags(self.data["tags"])
+
+    @property
+    def uid(self) -> str:
+        """The entry that --deps.KEY=UID names, or that was taken; '' without one."""
+        return str(self.data.get("uoa", ""))
+
+    @property
+    def entry(self) -> Entry | None:
+        """What it was resolved to."""
+        return Entry(self.uid, self.data["dict"]) if self.data.get("dict") else None
+
+    @property
+    def path(self) -> str:
+        """The file or folder that it was resolved to."""
+        return str(self.data["dict"]["customize"]["full_path"])
+
+    def take(self, entry: Entry, tags: Collection[str]) -> None:
+        """Resolve it to an entry. Raises UserError where that stands for nothing any more."""
+        self.data.update(tags=join_tags(tags), uoa=entry.uid, dict=entry.meta)
+        if not os.path.exists(entry.path):
+            raise UserError(
+                f"{entry.path} is registered with CK and gone: `ck rm env:{entry.uid} --force` "
+                "forgets it, and the next run installs it again"
             )
-            shutil.rmtree(os.path.join(experiments, name))
-            alias = os.path.join(experiments, ".cm", f"alias-a-{name}")
-            if os.path.exists(alias):
-                with open(alias) as file:
-                    uid = file.read().strip()
-                for stale in (alias, os.path.join(experiments, ".cm", f"alias-u-{uid}")):
-                    if os.path.exists(stale):
-                        os.remove(stale)
 
 
-def find_half_made(experiments):
-    """Entries without a description and without a point."""
-    if not os.path.isdir(experiments):
-        return []
-    return [
-        name
-        for name in os.listdir(experiments)
-        if name != ".cm"
-        and not os.path.exists(os.path.join(experiments, name, ".cm", "meta.json"))
-        and not any(f.startswith("ckp-") for f in os.listdir(os.path.join(experiments, name)))
-    ]
+def read_deps(data: Mapping[str, dict[str, Any]]) -> dict[str, Dep]:
+    """The dependencies of a hook's request, by their keys."""
+    return {key: Dep(dep) for key, dep in data.items()}
 
 
-def dep_path(dep):
-    """The file or folder that a resolved dep stands for."""
-    return dep["dict"]["customize"]["full_path"]
-
-
-def dep_python(deps):
+def dep_python(deps: Mapping[str, Dep]) -> tuple[str, dict[str, str]]:
     """The interpreter of the `python` dep, and an environment in which it finds the other deps."""
-    resolved = [dep["dict"] for dep in deps.values() if dep.get("dict")]
-    sites = [meta["customize"].get("python_site") for meta in resolved]
+    entries = [dep.entry for dep in deps.values()]
+    sites = [entry.customize.get("python_site") for entry in entries if entry]
     sites.append(os.environ.get("PYTHONPATH"))
     path = os.pathsep.join(site for site in sites if site)
-    return dep_path(deps["python"]), dict(os.environ, PYTHONPATH=path)
+    return deps["python"].path, dict(os.environ, PYTHONPATH=path)
 
 
-def name_version(path, content):
-    """A version for something that has none. CK takes two things of one version for the same."""
-    return hashlib.sha256(json.dumps([path, content]).encode()).hexdigest()[:12]
+class Catalog:
+    """What CK has: looked up, or installed."""
 
+    def __init__(self, ck: Kernel) -> None:
+        self.ck = ck
 
-def forget_registration(ck, soft_uoa, path):
-    """Remove the env entries of a soft entry that stand for `path`.
-
-    CK asks on the terminal before it registers a thing again, and fails where there is none.
-    """
-    found = ck.access({"action": "load", "module_uoa": "soft", "data_uoa": soft_uoa})
-    if found["return"]:
-        return
-    listed = ck.access(
-        {
-            "action": "search",
-            "module_uoa": "env",
-            "add_meta": "yes",
-            "search_dict": {"soft_uoa": found["data_uid"], "customize": {"full_path": path}},
-        }
-    )
-    for entry in listed.get("lst", []):
-        ck.access(
-            {"action": "delete", "module_uoa": "env", "data_uoa": entry["data_uid"], "force": "yes"}
+    def find(self, tags: Collection[str], refused: Collection[str] = ()) -> list[Entry]:
+        """The env entries with all the tags and none of the refused ones."""
+        found = self._access(
+            action="search", module_uoa="env", tags=join_tags(tags), add_meta="yes"
         )
+        entries = [Entry(data["data_uid"], data["meta"]) for data in found["lst"]]
+        # CK tags what it has not finished installing `tmp`.
+        return [entry for entry in entries if entry.tags.isdisjoint({*refused, "tmp"})]
+
+    def find_one(
+        self, key: str, tags: Collection[str], refused: Collection[str] = (), pinned: str = ""
+    ) -> Entry | None:
+        """The env entry with all the tags, or the one that --deps.KEY=UID names (`pinned`).
+
+        None without one. Raises UserError where there are several.
+        """
+        if pinned:
+            return self.load_pinned(key, pinned)
+        entries = self.find(tags, refused)
+        if len(entries) > 1:
+            raise UserError(describe_ambiguity(key, tags, entries))
+        return entries[0] if entries else None
+
+    def load(self, uid: str) -> Entry | None:
+        """An env entry by its UID; None where CK has forgotten it."""
+        found = self._access(action="load", module_uoa="env", data_uoa=uid)
+        return None if found["return"] else Entry(found["data_uid"], found["dict"])
+
+    def load_pinned(self, key: str, uid: str) -> Entry:
+        """The env entry that --deps.KEY=UID names. Raises UserError without one."""
+        entry = self.load(uid)
+        if entry is None:
+            raise UserError(f"--deps.{key}={uid}: CK has no such entry; see `ck show env`")
+        return entry
+
+    def find_packages(self, tags: Collection[str]) -> list[Package]:
+        """The packages that have all the tags, as their own or as variations."""
+        found = self._access(
+            action="search_in_variations",
+            module_uoa="misc",
+            query_module_uoa="package",
+            data_uoa="",
+            tags=join_tags(tags),
+            add_info="yes",
+        )
+        return [Package(p["data_uid"], p["data_uoa"], p["meta"]) for p in found["lst"]]
+
+    def load_package(self, name: str) -> Package:
+        """A package of this repository."""
+        found = self._access(action="load", module_uoa="package", data_uoa=name)
+        if found["return"]:
+            raise UserError(found["error"])
+        return Package(found["data_uid"], found["data_uoa"], found["dict"])
+
+    def install(
+        self,
+        package: Package,
+        tags: Collection[str],
+        environment: Mapping[str, str] | None = None,
+        pinned: Mapping[str, str] | None = None,
+    ) -> Entry:
+        """Install a package; tags that it does not know become tags of what it installs.
+
+        pinned: {dep: UID of the env entry to take}. Returns the new env entry.
+        """
+        wanted = set(tags)
+        installed = self._access(
+            action="install",
+            module_uoa="package",
+            data_uoa=package.uid,
+            tags=join_tags(wanted & package.known_tags),
+            extra_tags=join_tags(wanted - package.known_tags),
+            env=dict(environment or {}),
+            preset_deps=dict(pinned or {}),
+            quiet="yes",
+            out="con",
+        )
+        if installed["return"]:
+            raise UserError(f"{package.name} was not installed: {installed['error']}")
+        return self.load_pinned(package.name, installed["env_data_uid"])
+
+    def resolve(self, dep: Dep, tags: str) -> str:
+        """Let CK resolve a dep by its tags. Returns the lines of bash that set it up.
+
+        CK tells what it does where it has to find or install it.
+        """
+        dep.data["tags"] = tags
+        dep.data.pop("skipped", None)
+        resolved = self._access(
+            action="resolve",
+            module_uoa="env",
+            deps={"library": dep.data},
+            quiet="yes",
+            out="" if self.find(dep.tags) else "con",
+        )
+        if resolved["return"]:
+            raise UserError(resolved["error"])
+        return str(resolved["bat"])
+
+    def resolve_library(self, dep: Dep, tag: str) -> str:
+        """`resolve` a dep on a Python library."""
+        return self.resolve(dep, f"lib,python-package,{tag}")
+
+    def forget(self, soft: str, path: str) -> None:
+        """Remove the env entries of a soft entry that stand for `path`.
+
+        CK asks on the terminal before it registers a thing again, and fails where there is none.
+        """
+        found = self._access(action="load", module_uoa="soft", data_uoa=soft)
+        if found["return"]:
+            return
+        wanted = {"soft_uoa": found["data_uid"], "customize": {"full_path": path}}
+        listed = self._access(action="search", module_uoa="env", add_meta="yes", search_dict=wanted)
+        for entry in listed.get("lst", []):
+            uid = entry["data_uid"]
+            self._access(action="delete", module_uoa="env", data_uoa=uid, force="yes")
+
+    def _access(self, **request: Any) -> Request:
+        return self.ck.access(request)
+
+
+def describe_ambiguity(
+    key: str, tags: Collection[str], entries: Collection[Entry], advice: str = ""
+) -> str:
+    """What tells the entries apart, and how to say which is meant. key: of the dep."""
+    common = frozenset.intersection(*(entry.tags for entry in entries))
+    lines = [f"more than one thing registered with CK has the tags {join_tags(tags)}:"]
+    for entry in entries:
+        own = join_tags(entry.tags - common)
+        lines.append(f"  --deps.{key}={entry.uid}   {own}   ({entry.path})")
+    lines.append(
+        advice
+        or "Say which: add the first word of one of these lines, or "
+        f"--dep_add_tags.{key}=TAG with a tag that only one has"
+    )
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The engines: one file each, and one line here. Imported when asked for."""
+"""The engines: one file each, and one entry in `registry`. Imported when asked for."""
 
 from __future__ import annotations
 
@@ -7,18 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ck_mlperf.loadgen.engines.base import Engine, EngineError
+from ck_mlperf.loadgen.engines.registry import ENGINES
 
 if TYPE_CHECKING:
     from ck_mlperf.models.recipe import ModelRecipe
 
 __all__ = ["ENGINES", "Engine", "EngineError", "make_engine"]
-
-ENGINES = {
-    "onnx": "onnxruntime_cpu:OnnxRuntimeCpu",
-    "onnx-cuda": "onnxruntime_cuda:OnnxRuntimeCuda",
-    "tensorrt": "tensorrt:TensorRt",
-    "null": "null:NullEngine",
-}
 
 
 def make_engine(
@@ -30,7 +24,7 @@ def make_engine(
     device: CUDA's number of the GPU, for the kinds that have one.
     Raises UserError where the model's recipe is missing or wrong; KeyError for another kind.
     """
-    module_name, _, class_name = ENGINES[kind].partition(":")
+    module_name, _, class_name = ENGINES[kind].implementation.partition(":")
     module = importlib.import_module(f".{module_name}", __name__)
     engine: Engine = getattr(module, class_name)(model, recipe, device)
     return engine

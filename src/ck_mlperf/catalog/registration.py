@@ -1,0 +1,98 @@
+"""What CK notes of a model or of images when they are registered with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ck_mlperf.catalog.kernel import Catalog, Dep, dep_python
+from ck_mlperf.catalog.request import CONVERTED, list_option_tags, max_batch_tag
+from ck_mlperf.tensorrt.names import make_flavour_tag
+from ck_mlperf.tensorrt.plan import read_sidecar
+
+_State = tuple[int, int, int] | None
+# CK asks for the version of one file several times in a command: {files as they were: recipe}.
+_inspected: dict[tuple[str, _State, _State], dict[str, Any]] = {}
+
+
+def register(catalog: Catalog, softs: list[str], path: str, content: Any) -> str:
+    """Let CK forget what was registered at `path`, under any of the soft entries.
+
+    Returns a version for what has none: CK takes two things of one version for the same. content:
+    what makes it another thing, as JSON holds it.
+    """
+    for soft in softs:
+        catalog.forget(soft, path)
+    return hashlib.sha256(json.dumps([path, content]).encode()).hexdigest()[:12]
+
+
+def find_image_folder(path: str) -> str:
+    """The folder of images that CK's users may also name by one of the images."""
+    return os.path.abspath(os.path.dirname(path) if os.path.isfile(path) else path)
+
+
+def inspect_onnx(model: str, deps: Mapping[str, Dep]) -> dict[str, Any]:
+    """The recipe of a model with the file's sha256, once per state of the files.
+
+    Ends the `ck` command where the model cannot be read; the process has said on stderr why.
+    """
+    recipe_file = os.path.splitext(model)[0] + ".json"
+    state = (model, _describe_file(model), _describe_file(recipe_file))
+    if state not in _inspected:
+        python, environment = dep_python(deps)
+        process = subprocess.run(
+            [python, "-m", "ck_mlperf.models.recipe", model],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        if process.returncode:
+            raise SystemExit(process.returncode)
+        _inspected[state] = json.loads(process.stdout)
+    return dict(_inspected[state])
+
+
+def list_onnx_tags(recipe: Mapping[str, Any]) -> list[str]:
+    """The tags that an ONNX file gets of its recipe."""
+    tags = [recipe["name"], recipe["weights"]]
+    conversion = recipe.get("conversion")
+    if conversion:
+        options = (conversion["precision"], conversion["input"], conversion["output"])
+        tags += [CONVERTED, *list_option_tags(*options)]
+    return tags
+
+
+def inspect_plan(plan: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(key, recipe with the plan's sha256) of a plan, as JSON holds them. Raises UserError."""
+    sidecar = read_sidecar(Path(plan)).to_dict()
+    return sidecar["key"], {**sidecar["recipe"], "sha256": sidecar["plan"]["sha256"]}
+
+
+def list_plan_tags(key: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
+    """The tags that a plan gets of its key and its recipe."""
+    flavour = make_flavour_tag(key["flavour"], key["version"])
+    tags = [recipe["name"], recipe["weights"], max_batch_tag(key["max_batch"]), flavour]
+    conversion = recipe.get("conversion")
+    if not conversion:
+        return [*tags, key["precision"]]
+    options = list_option_tags(key["precision"], key["input"], conversion["output"])
+    return [*tags, CONVERTED, *options]
+
+
+def add_tags(tags: list[str], own: list[str]) -> None:
+    """Add to CK's list of tags those that it has not yet."""
+    tags.extend(tag for tag in own if tag not in tags)
+
+
+def _describe_file(path: str) -> _State:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ino

@@ -1,0 +1,14 @@
+"""Fixtures of the tensorrt room, by which plans are built with a stand-in."""
+
+from __future__ import annotations
+
+from ..tensorrt.conftest import (
+    build_fake,
+    fake_tensorrt,
+    make_model,
+    make_request,
+    no_gpu,
+    set_gpus,
+)
+
+__all__ = ["build_fake", "fake_tensorrt", "make_model", "make_request", "no_gpu", "set_gpus"]
