@@ -3,6 +3,8 @@ PYTHON ?= python3
 HERE := $(CURDIR)
 BIN := $(HERE)/.venv/bin
 LOGS := $(HERE)/.ck/log
+# CK's hooks and what packages run. Several have the same name, so mypy takes them one by one.
+SCRIPTS := $(wildcard script/*/*.py soft/*/*.py package/*/*.py)
 PROGRAM := program:image-classification-tensorrt-loadgen-py
 SRC := $(HERE)/src
 TMP := program/image-classification-tensorrt-loadgen-py/tmp
@@ -47,6 +49,7 @@ lint:
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	@for script in $(SCRIPTS); do $(BIN)/mypy --no-error-summary $$script || exit 1; done
 	PYTHONPATH=$(SRC) $(BIN)/lint-imports --no-logo --cache-dir .ck/import-linter
 	$(BIN)/hadolint docker/*/Dockerfile
 

@@ -51,12 +51,13 @@ def load_split(split: str) -> tuple[npt.NDArray[np.uint8], list[int]]:
 def draw_image(scan: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """The picture of a scan: uint8 [8, 8], 0 to 16, to uint8 [40, 40, 3], 0 to 255."""
     import cv2
+    import numpy as np
 
     # INTER_LINEAR_EXACT: smooth, and the same pixels on every machine and version. 15: 16 x 15 is
     # the largest multiple that fits a byte, so no grey value is rounded.
     large = cv2.resize(scan * 15, (32, 32), interpolation=cv2.INTER_LINEAR_EXACT)
     framed = cv2.copyMakeBorder(large, 4, 4, 4, 4, cv2.BORDER_CONSTANT, value=0)
-    return cv2.cvtColor(framed, cv2.COLOR_GRAY2RGB)
+    return np.asarray(cv2.cvtColor(framed, cv2.COLOR_GRAY2RGB), np.uint8)
 
 
 def write_digits(output: Path, split: str = "test", count: int | None = None) -> int:

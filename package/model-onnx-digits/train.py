@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -62,7 +63,7 @@ PEAK_LEARNING_RATE = 4e-3
 SEED = 0
 
 
-class Network(nn.Module):
+class Network(nn.Module):  # type: ignore[misc]
     """Blocks of convolution, ReLU and max pooling, then the mean over the plane and a dense layer.
 
     float32 [n, 3, 28, 28] to scores [n, 10].
@@ -124,14 +125,15 @@ def train(inputs: Tensor, labels: Tensor) -> Network:
             cross_entropy(scores, labels[rows], label_smoothing=0.05).backward()
             optimizer.step()
             schedule.step()
-    return network.eval()
+    network.eval()
+    return network
 
 
 def build_onnx(network: Network) -> onnx.ModelProto:
     """The network as ONNX, batch norms folded into the convolutions, any batch size."""
     nodes, weights = [], []
 
-    def add_node(op: str, inputs: list[str], output: str, **attributes: object) -> str:
+    def add_node(op: str, inputs: list[str], output: str, **attributes: Any) -> str:
         nodes.append(helper.make_node(op, inputs, [output], **attributes))
         return output
 

@@ -13,15 +13,24 @@ import json
 import sys
 from collections.abc import Sequence
 
-from ck_mlperf.common.errors import run_main
+from ck_mlperf.common.errors import UserError, run_main
 
 
 def find_version(requirements: Sequence[str]) -> tuple[str | None, str | None]:
-    """(version, unfit), as above."""
+    """(version, unfit), as above. Raises UserError where there is nothing to compare versions with.
+
+    That comes with pip, which would also be asked for what is missing.
+    """
     try:
         from packaging.requirements import Requirement
-    except ImportError:  # pip, which would install it, brings its own
-        from pip._vendor.packaging.requirements import Requirement  # type: ignore[assignment]
+    except ImportError:
+        try:
+            from pip._vendor.packaging.requirements import Requirement  # type: ignore[assignment]
+        except ImportError:
+            raise UserError(
+                f"{sys.executable} has no pip, which installs libraries: `{sys.executable} -m "
+                "ensurepip`, or python3-pip of your distribution"
+            ) from None
 
     unfit = None
     for requirement in map(Requirement, requirements):
