@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "src"))
+from ck_mlperf.catalog.kernel import SOURCE, Catalog, hook
+from ck_mlperf.catalog.old_homes import adopt_old_libraries
 
+
+@hook
 def setup(i: dict[str, Any]) -> dict[str, Any]:
-    entry = os.path.dirname(os.path.abspath(__file__))
-    site = os.path.join(os.path.dirname(os.path.dirname(entry)), "src")
-    i["customize"]["python_site"] = site
-    return {"return": 0, "bat": f"export PYTHONPATH={site}:${{PYTHONPATH}}\n"}
+    customize = i["customize"]
+    customize["python_site"] = str(SOURCE)
+    adopt_old_libraries(Catalog(i["ck_kernel"]), customize["full_path"])
+    return {"return": 0, "bat": f"export PYTHONPATH={SOURCE}:${{PYTHONPATH}}\n"}

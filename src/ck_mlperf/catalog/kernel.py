@@ -265,6 +265,19 @@ class Catalog:
         """`resolve` a dep on a Python library."""
         return self.resolve(dep, f"lib,python-package,{tag}")
 
+    def update(self, entry: Entry) -> None:
+        """Let CK keep what was changed in an env entry's meta."""
+        updated = self._access(
+            action="update",
+            module_uoa="env",
+            data_uoa=entry.uid,
+            dict=entry.meta,
+            substitute="yes",
+            ignore_update="yes",
+        )
+        if updated["return"]:
+            raise UserError(updated["error"])
+
     def forget(self, soft: str, path: str) -> None:
         """Remove the env entries of a soft entry that stand for `path`.
 
