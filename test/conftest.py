@@ -90,9 +90,14 @@ class CkHome:
         )
         for name in ("CK_LOCAL_REPO", "CK_ROOT", "CK_CFG", "PYTHONPATH"):
             self.environment.pop(name, None)
-        for name in ("home", "repos", "tools"):
-            (folder / name).mkdir()
         shutil.copytree(ROOT, self.root, ignore=ignore_untracked)
+        (folder / "home").mkdir()
+        self.make_home(folder)
+
+    def make_home(self, folder: Path) -> None:
+        """Make CK's folders, and register the copy with it."""
+        for name in ("repos", "tools"):
+            (folder / name).mkdir()
         self("set", "kernel", "--var.check_missing_modules=no", "--var.skip_repo_requirements=yes")
         self("import", "repo", f"--path={self.root}", "--quiet")
 

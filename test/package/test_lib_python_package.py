@@ -144,7 +144,7 @@ def test_the_drivers_cuda_chooses_tensorrt(install_tensorrt, ck, cuda, there, ta
 def test_what_was_tried_and_what_else_would_do(install_tensorrt):
     failed = install_tensorrt("12.8", code=None)
     assert failed.returncode != 0
-    (line,) = [line for line in failed.stdout.splitlines() if "ended with exit code" in line]
+    (line,) = [line for line in failed.stderr.splitlines() if "ended with exit code" in line]
     assert "tensorrt>=10,<11` ended" in line
     assert "tried before: tensorrt-cu12>=10,<11." in line
     assert "tensorrt-cu13>=10,<11 tensorrt-cu11>=10,<11" in line.partition("passes for it")[2]
@@ -153,7 +153,7 @@ def test_what_was_tried_and_what_else_would_do(install_tensorrt):
 def test_the_pythons_of_tensorrt_8_are_named(ck, tmp_path):
     failed = ck("install", "package", "--tags=lib,python-package,tensorrt-8", "--quiet",
                 code=None, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tmp_path))  # fmt: skip
-    assert "TensorRT 8.6.1 is there for Python 3.8 to 3.11" in failed.stdout
+    assert "TensorRT 8.6.1 is there for Python 3.8 to 3.11" in failed.stderr
 
 
 def test_a_library_that_pip_cannot_get(ck, tmp_path):

@@ -16,6 +16,9 @@ from ck_mlperf.catalog.request import CALIBRATION
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.images.recipe import ImageRecipe
 
+FIRST_IMAGES = "first."
+"""A tag of so many images, the first ones of a data set."""
+
 
 def calibration_tags(recipe: Mapping[str, Any]) -> tuple[set[str], set[str]]:
     """The tags of the original calibration images, and of the array that is made of them."""
@@ -91,6 +94,9 @@ def preprocess(
         "IMAGE_CHANNELS": image["channels"],
         "IMAGE_ASPECT": image["aspect"],
     }
+    for tag in tags:  # CK knows some counts as variations; a run takes any
+        if tag.startswith(FIRST_IMAGES):
+            environment["IMAGE_COUNT"] = tag.removeprefix(FIRST_IMAGES)
     (package,) = catalog.find_packages({"dataset", "preprocessed"})
     values = {name: str(value) for name, value in environment.items()}
     return catalog.install(package, tags, values, pinned)

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ck_mlperf.catalog.calibration import preprocess
+from ck_mlperf.catalog.calibration import FIRST_IMAGES, preprocess
 from ck_mlperf.catalog.conversion import Conversion
 from ck_mlperf.catalog.host import has_driver
 from ck_mlperf.catalog.kernel import Catalog, Dep, Entry, fail
@@ -190,7 +190,7 @@ def resolve_images(catalog: Catalog, dep: Dep, recipe: Mapping[str, Any]) -> Non
     image = ImageRecipe.from_dict(recipe["image"])
     asked = dep.tags
     tags = asked | {recipe["dataset"], *image.tags()}
-    if not any(tag == "full" or tag.startswith("first.") for tag in asked):
+    if not any(tag == "full" or tag.startswith(FIRST_IMAGES) for tag in asked):
         tags.add("full")
     refused = {CALIBRATION}  # its images have no labels
     entry = catalog.find_one("images", tags, refused, dep.uid)
