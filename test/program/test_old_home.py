@@ -11,8 +11,8 @@ own folder, after, with TensorRT for RTX 1.7.1.116 and without a GPU:
     ck detect soft:dataset.imagenet.val --full_path=.../mine/images
 
 The data set was cut to 20 images (make_digits.py --count 20). @HOME@, @PYTHON@ and @CK@ stand
-for folders that are noted everywhere. The plan's bytes, which no test here runs, are a line of text,
-and the sidecar and CK's entry say so; digits.onnx and my_net.onnx are this repository's.
+for folders that are noted everywhere. The plan's bytes, which no test here runs, are a line of
+text, and the sidecar and CK's entry say so; digits.onnx and my_net.onnx are this repository's.
 """
 
 from __future__ import annotations

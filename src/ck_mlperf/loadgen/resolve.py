@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.loadgen.engines.registry import ENGINES, GPU
 from ck_mlperf.loadgen.settings import (
     DEFAULT_BATCH_SIZE,
     RunSettings,
@@ -13,10 +14,6 @@ from ck_mlperf.loadgen.settings import (
     refuse_several_devices,
 )
 from ck_mlperf.machine.environment import list_cuda_devices
-
-# Kinds of engines, as in ENGINES, that run on no GPU; the null engine stands in for any.
-_WITHOUT_DEVICES = ("onnx",)
-_WITHOUT_GPU = ("null",)
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ def resolve_devices(
     wanted = settings.cuda_devices
     if wanted is None:
         return (0,)
-    if kind in _WITHOUT_DEVICES:
+    if not ENGINES[kind].takes_devices:
         raise UserError(
             f"CK_CUDA_DEVICES={_format_devices(wanted)}: this model runs on the CPU. Leave it out, "
             "or choose a model for GPUs"
@@ -69,7 +66,7 @@ def resolve_devices(
         devices = list_devices()
     else:
         devices = wanted
-        missing = [] if kind in _WITHOUT_GPU else sorted({*devices} - {*list_devices()})
+        missing = sorted({*devices} - {*list_devices()}) if ENGINES[kind].runs_on == GPU else []
         if missing:
             raise UserError(
                 f"CK_CUDA_DEVICES={_format_devices(wanted)}: no GPU {_format_devices(missing)} "

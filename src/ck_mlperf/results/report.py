@@ -9,18 +9,14 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ck_mlperf.loadgen.engines.registry import find_by_name
 from ck_mlperf.machine.disturbances import find_disturbances
 from ck_mlperf.results.rules import is_whole_validation_set
 
 WIDTH = 80
 _RULE = "-" * WIDTH
-# Engines by the beginning of their names. One that is not here is not TensorRT and says so.
-_ENGINES = {
-    "tensorrt": "TensorRT {version} on {device}",
-    "onnxruntime-cpu": "ONNX Runtime CPU {version} (no GPU, not TensorRT)",
-    "onnxruntime-cuda": "ONNX Runtime CUDA {version} on {device} (not TensorRT)",
-    "null": "null engine (no network ran, not TensorRT)",
-}
+# What is not in the registry is not TensorRT, and says so.
+_UNKNOWN = "{name} {version} on {device} (not TensorRT)"
 _ROWS = {
     "min": "min",
     "median": "p50",
@@ -37,10 +33,8 @@ def describe_run(
 
     dataset, model, engine: the record's parts.
     """
-    form = next(
-        (form for prefix, form in _ENGINES.items() if engine["name"].startswith(prefix)),
-        "{name} {version} on {device} (not TensorRT)",
-    )
+    known = find_by_name(engine["name"])
+    form = known.title if known else _UNKNOWN
     weights = ", RANDOM WEIGHTS" if model["weights"] == "random" else ""
     return (
         f"{_describe_images(dataset)} | model {model['name']}{weights} on {form.format(**engine)}"
