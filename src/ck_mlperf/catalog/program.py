@@ -75,7 +75,7 @@ def prepare_run(catalog: Catalog, deps: Mapping[str, Dep], environment: Mapping[
     sha256 = recipe.pop("sha256")
     if recipe["weights"] == RANDOM and settings.mode in ("AccuracyOnly", "SubmissionRun"):
         raise UserError(
-            f"model {recipe['name']} has random weights, hence no accuracy: it is for "
+            f"model {recipe['name']} has random weights and so no accuracy: run it with "
             "--env.CK_LOADGEN_MODE=PerformanceOnly"
         )
     resolve_images(catalog, deps["images"], recipe)
@@ -107,7 +107,8 @@ def finish_run() -> dict[str, Any]:
         with open(FAILURE, encoding="utf-8") as file:
             raise SystemExit(json.load(file)["exit_code"])
     fail(
-        "the program ended without a result and without a word: it was killed, perhaps for memory",
+        "the program ended without a result or a message: it was killed, perhaps because memory "
+        "ran out",
         code=1,
     )
 
@@ -121,19 +122,19 @@ def remove_stale_results(but: str | None = None) -> None:
 
 
 def check_plain(environment: Mapping[str, str]) -> None:
-    """Raise UserError for values that CK would hand to a shell to read."""
+    """Raise UserError for values that a shell would interpret when CK hands them to it."""
     bad = [f"{name}={value}" for name, value in environment.items() if not _PLAIN.fullmatch(value)]
     if bad:
         raise UserError(
-            "CK cannot carry these values, which have a character that a shell reads: "
+            "CK cannot pass these values on, which have a character that a shell interprets: "
             + ", ".join(bad)
         )
     for name in ("CK_REPOS", "CK_TOOLS"):
         path = os.environ.get(name, "")
         if " " in path:
             raise UserError(
-                f"{name}='{path}' has a space, with which CK's scripts silently do nothing; "
-                "move it to a path without one"
+                f"{name}='{path}' has a space, and CK's scripts then silently do nothing; move it "
+                "to a path without one"
             )
 
 
@@ -167,7 +168,7 @@ def describe_missing_gpu(engine: EngineEntry, model: Entry) -> str:
     """What to do where there is no GPU to run the engine on."""
     needs, made = f"ONNX Runtime with the tag {engine.tag}", ""
     if engine.model == PLAN:
-        needs, made = "a TensorRT plan", f"{model.path} is there to be run where one is. "
+        needs, made = "a TensorRT plan", f"{model.path} is ready for a machine that has one. "
     return (
         f"{needs} needs an NVIDIA GPU and its driver, and this machine has none (no nvidia-smi, no "
         f"libcuda.so.1). {made}Here, ONNX Runtime runs the ONNX file on the CPU: "

@@ -47,7 +47,7 @@ def find_source_package(catalog: Catalog, tags: Collection[str]) -> Package:
             "Install one by `ck install package:NAME`, or add a tag that only one has"
         )
     raise UserError(
-        f"nothing that is registered with CK, and no package, has the tags {join_tags(wanted)}. "
+        f"no model that is registered with CK and no package has the tags {join_tags(wanted)}. "
         "See `ck show env` and `ck search package --tags=model`; "
         "`ck detect soft:model.onnx --full_path=FILE` registers an ONNX file"
     )
