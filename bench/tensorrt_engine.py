@@ -1,48 +1,40 @@
 """The harness against the plan alone, on an NVIDIA GPU with TensorRT.
 
-`make bench-tensorrt`. "Alone" is the plan with nothing around it: images resident on the device and
-prepared, a CUDA graph a batch, the best of one to three streams, before and after the test and in
-the same process. Exits 1 where the harness gives too small a share of it; and where it gives more
-than all of it, for then the bench is wrong. `--table` adds a line per figure to a Markdown file.
+`make bench-tensorrt`. The plan alone (bench/plan_alone.py) is measured before and after the test,
+in the same process, on one to three streams of which the best counts. Exits 1 if the harness
+reaches too small a share of it, or more than all of it, because then the bench is wrong. `--table`
+adds a line for each figure to a Markdown file.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import print_verdict
+from harness import ROOT
+from plan_alone import judge, make_images, make_plan, run_python, time_alone, time_latency
 
-from ck_mlperf.images.preprocess import load_preprocessed
 from ck_mlperf.loadgen.engines import Engine
-from ck_mlperf.loadgen.engines.cuda import Graph
 from ck_mlperf.loadgen.engines.tensorrt import TensorRt
 from ck_mlperf.loadgen.harness.native import choose_interface
 from ck_mlperf.loadgen.one_test import run_test
 from ck_mlperf.loadgen.settings import RunSettings
 from ck_mlperf.machine.environment import describe_environment
-from ck_mlperf.tensorrt.flavour import find_version
+from ck_mlperf.tensorrt.api import find_version
 
-ROOT = Path(__file__).resolve().parent.parent
-MAKE_MODEL = ROOT / "package" / "model-onnx-resnet50" / "make_resnet50.py"
-IMAGES = 1024
-SIDE = 224
 LEAST_OFFLINE_RATIO = 0.98
 LEAST_SERVER_SHARE = 0.95
 SERVER_STEP = 0.02
 MOST_SERVER_TESTS = 4
-# By so much two measurements of the same thing differ.
+# How much two measurements of the same thing differ.
 NOISE = 0.01
 PLANS = ("int8:256", "int8:2048", "int8:32", "fp16:256", "fp16:2048", "fp16:32")
 RESULT_KEYS = {
@@ -51,84 +43,8 @@ RESULT_KEYS = {
     "MultiStream": ["result_99.00_percentile_latency_ns"],
     "Server": ["result_completed_samples_per_sec", "result_99.00_percentile_latency_ns"],
 }
-# The percentile that judges a scenario, by its place in what `time_latency` gives.
+# The percentile that decides a scenario, and its index in the answer of `time_latency`.
 PERCENTILES = {"SingleStream": (90, 1), "MultiStream": (99, 2)}
-
-
-def judge(what: str, value: str, wanted: str, is_met: bool) -> bool:
-    print_verdict(is_met, what, value, wanted)
-    return is_met
-
-
-class Alone(TensorRt):
-    """The plan with a slot for each of as many streams as are tried."""
-
-    at_once = depth = 3
-
-    def hold(self, images: np.ndarray, batch: int) -> list[tuple[Any, Graph]]:
-        """Leave a batch of prepared images in each slot; the slots, each with its network."""
-        self.prepare([batch])
-        self.load(images)
-        rows = [row % len(images) for row in range(batch)]
-        for _ in range(self.depth):
-            self.enqueue(rows)
-        for _ in range(self.depth):
-            self.collect()
-        held = []
-        with self._gpu:
-            for slot in self._slots:
-                graph = Graph(slot.compute_stream, self._run(slot))
-                self._prepared.callback(graph.free)
-                held.append((slot, graph))
-        return held
-
-    def _run(self, slot: Any) -> Callable[[], None]:
-        lane = self._lanes[slot.compute_stream.handle]
-        assert lane.context is not None
-        return lambda: self._flavour.execute(lane.context, lane.stream.handle)
-
-
-def time_alone(plan: Path, device: int, images: np.ndarray, batch: int) -> dict[int, float]:
-    """Samples per second of the plan alone, by the number of streams."""
-    rates = {}
-    with Alone(plan, device=device) as engine:
-        held = engine.hold(images, batch)
-        with engine._gpu as gpu:
-            for streams in range(1, len(held) + 1):
-                rates[streams] = time_streams(gpu, held[:streams], batch, seconds=1.5)
-    return rates
-
-
-def time_streams(gpu: Any, held: list[tuple[Any, Graph]], batch: int, seconds: float) -> float:
-    for _, graph in held:
-        graph.launch()
-    gpu.synchronize()
-    batches, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        for slot, graph in held:
-            # Two batches of a stream are under way: the GPU never waits for this loop.
-            slot.done_asleep.synchronize()
-            slot.done_asleep.record(slot.compute_stream)
-            graph.launch()
-            batches += 1
-    gpu.synchronize()
-    return batches * batch / (time.perf_counter() - start)
-
-
-def time_latency(plan: Path, images: np.ndarray, batch: int) -> list[float]:
-    """Median, 90th and 99th percentile of one batch of the plan alone, awaited, in ms."""
-    latencies = []
-    with Alone(plan) as engine:
-        slot, graph = engine.hold(images, batch)[0]
-        with engine._gpu:
-            end = time.perf_counter() + 2
-            while time.perf_counter() < end:
-                start = time.perf_counter()
-                graph.launch()
-                slot.done.record(slot.compute_stream)
-                slot.done.synchronize()
-                latencies.append((time.perf_counter() - start) * 1e3)
-    return [float(np.percentile(latencies, share)) for share in (50, 90, 99)]
 
 
 def run_loadgen(
@@ -147,7 +63,7 @@ def run_loadgen(
 def serve_child(
     scenario: str, plan: Path, batch: int, rate: float, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """One test in this process; with the plan alone before and after it, but in Server."""
+    """One test in this process, with the plan alone before and after it, except in Server."""
     images, native = make_images(options.images), options.native
     TensorRt.depth = options.slots or TensorRt.depth
     engines = [TensorRt(plan, device=device) for device in range(options.gpus)]
@@ -187,76 +103,13 @@ def serve_child(
 def run_child(
     scenario: str, plan: Path, batch: int, options: argparse.Namespace, rate: float = 0
 ) -> dict[str, Any]:
-    """One test in a process of its own: LoadGen runs one a process."""
+    """One test in a process of its own, because LoadGen runs only one in a process."""
     command: list[Any] = [__file__, "--child", scenario, plan, batch, rate]
     for name in ("gpus", "seconds", "slots", "native", "images"):
         value = getattr(options, name)
         if value:
             command += [f"--{name}", value]
     return json.loads(run_python(*command).splitlines()[-1])  # type: ignore[no-any-return]
-
-
-def run_python(*arguments: Any) -> str:
-    """What another Python prints; ends this one where it fails."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, sys.path))}
-    command = [sys.executable, *map(str, arguments)]
-    process = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command[1:])} failed")
-    return process.stdout
-
-
-def make_images(folder: Path | None) -> np.ndarray:
-    """uint8 [1024, 224, 224, 3]: those of a preprocessed set, repeated, or random ones."""
-    if folder is None:
-        return np.random.default_rng(0).integers(0, 256, (IMAGES, SIDE, SIDE, 3), np.uint8)
-    images = load_preprocessed(folder).images
-    return np.ascontiguousarray(images[np.arange(IMAGES) % len(images)])
-
-
-def make_calibration(folder: Path, source: Path) -> Path:
-    """A preprocessed set of random images, for a network with random weights."""
-    import cv2
-
-    from ck_mlperf.images.preprocess import preprocess
-    from ck_mlperf.models.recipe import load_model_recipe
-
-    originals = folder / "calibration-originals"
-    originals.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(1)
-    for number in range(32):
-        path = originals / f"{number}.png"
-        cv2.imwrite(str(path), rng.integers(0, 256, (256, 256, 3), np.uint8))
-    recipe = load_model_recipe(source)
-    target = folder / "calibration"
-    preprocess(originals, target, recipe.image, dataset=recipe.dataset, labelled=False)
-    return folder / "calibration"
-
-
-def make_plan(text: str, options: argparse.Namespace) -> tuple[Path, int]:
-    """The plan of 'int8:256', built or reused, and its batch."""
-    precision, _, size = text.partition(":")
-    source, folder = options.model, options.folder
-    if source is None:
-        source = folder / "resnet50_random.onnx"
-        if not source.exists():
-            run_python(MAKE_MODEL, folder)
-    model = folder / f"{source.stem}-{precision}.onnx"
-    if not model.exists():
-        more: list[Any] = []
-        if precision == "int8":
-            more = ["--calibration", options.calibration or make_calibration(folder, source)]
-        run_python(
-            *("-m", "ck_mlperf.models.convert", "--source", source, "--output", model),
-            *("--precision", precision, "--input", "native", *more),
-        )
-    plan = folder / f"{model.stem}-{options.input}-{size}.plan"
-    run_python(
-        *("-m", "ck_mlperf.tensorrt.build", "--flavour", "tensorrt", "--model", model),
-        *("--output", plan, "--precision", precision, "--max-batch", size),
-        *("--input", options.input, "--timings", folder),
-    )
-    return plan, int(size)
 
 
 def measure_offline(
@@ -312,7 +165,7 @@ def measure_latency(
 def measure_server(
     text: str, plan: Path, batch: int, offline: float, options: argparse.Namespace
 ) -> tuple[list[str], bool]:
-    """The largest share of the Offline rate that was VALID, in steps from what is wanted."""
+    """The largest share of the Offline rate that was VALID, in steps from the least required."""
     share, best, failed = LEAST_SERVER_SHARE, 0.0, 2.0
     p99 = float("nan")
     for _ in range(MOST_SERVER_TESTS):
@@ -347,7 +200,7 @@ def measure_server(
 
 
 def write_table(path: Path, rows: list[list[str]], options: argparse.Namespace) -> None:
-    """Add the figures to a Markdown file, under what they were measured on."""
+    """Add the figures to a Markdown file, with what they were measured on."""
     gpus = describe_environment(ROOT)["gpus"][: options.gpus]
     names = ", ".join(f"{gpu['name']} (driver {gpu['driver']})" for gpu in gpus)
     lines = [
@@ -371,9 +224,9 @@ def main() -> int:
     add("--plans", nargs="+", default=PLANS, metavar="PRECISION:BATCH", help=" ".join(PLANS))
     add("--input", default="uint8", help="what samples are (uint8)")
     add("--scenarios", nargs="+", default=["Offline"], choices=RESULT_KEYS, help="(Offline)")
-    add("--gpus", type=int, default=1, help="the first so many (1)")
-    add("--slots", type=int, default=0, help="batches under way on a GPU (the engine's)")
-    add("--native", type=Path, help="what package:lib-loadgen-native has made")
+    add("--gpus", type=int, default=1, help="how many, from the first (1)")
+    add("--slots", type=int, default=0, help="batches in flight on a GPU (the engine's)")
+    add("--native", type=Path, help="the library of package:lib-loadgen-native")
     add("--seconds", type=float, default=8, help="of each test (8)")
     add("--folder", type=Path, default=ROOT / ".ck" / "bench", help="for models and plans")
     add("--table", type=Path, help="Markdown file to add to")

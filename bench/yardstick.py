@@ -1,43 +1,36 @@
-"""Our plans against those that TensorRT makes of the float32 network by itself, on an NVIDIA GPU.
+"""Our plans against those that TensorRT builds from the float32 network, on an NVIDIA GPU.
 
 `make bench-yardstick ARGS="--model MODEL.onnx --calibration FOLDER"`, with TensorRT 8.6, the last
-that chooses types here. int8: its own quantisation, with float16 allowed and the ranges that our
-calibration gives for every tensor. fp16: its FP16 flag. Both with the class as output and the input
-in the type of the plan, as ours have. Each plan alone, as in bench-tensorrt. Exits 1 where ours is
-slower than is allowed.
+one here that chooses types itself. int8: its own quantisation, with float16 allowed and the ranges
+that our calibration gives for every tensor. fp16: its FP16 flag. Both have the class as output and
+the input in the type of the plan, as ours have. Each plan runs alone (bench/plan_alone.py). Exits 1
+if ours is slower than is allowed.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorrt_engine import (
-    judge,
-    make_images,
-    make_plan,
-    run_python,
-    time_alone,
-    time_latency,
-)
+from plan_alone import judge, make_images, make_plan, run_python, time_alone, time_latency
 
 from ck_mlperf.images.preprocess import load_preprocessed
 from ck_mlperf.machine.gpus import find_gpus
 from ck_mlperf.models.compose import read_network
 from ck_mlperf.models.recipe import InputSpec, ModelRecipe, load_model_recipe
-from ck_mlperf.tensorrt.flavour import Flavour, load_flavour
-from ck_mlperf.tensorrt.plan import PlanKey, Sidecar, read_sidecar, write_plan
+from ck_mlperf.tensorrt.api import Flavour, load_flavour
+from ck_mlperf.tensorrt.key import PlanKey
+from ck_mlperf.tensorrt.plan_file import Sidecar, read_sidecar, write_plan
+from ck_mlperf.tensorrt.progress import Progress
 
 LEAST_RATIOS = {"int8": 0.98, "fp16": 1.0}
-LIMITS = dict.fromkeys(("workspace_bytes", "builder_level", "aux_streams", "tiling_level"))
 INT8_MOST = 127
-# Of batches up to this a latency is compared, of larger ones a rate.
+# Up to this batch latencies are compared, above it rates.
 LATENCY_UP_TO = 8
 
 
@@ -57,7 +50,9 @@ def measure_ranges(model: Path, recipe: ModelRecipe, calibration: Path) -> dict[
 def build_own(
     flavour: Flavour, source: Path, ours: Path, precision: str, ranges: dict[str, float]
 ) -> Path:
-    """TensorRT's own plan of the float32 network, with a sidecar by which the engine runs it."""
+    """TensorRT's own plan of the float32 network, with the sidecar that our engine needs."""
+    import tensorrt
+
     key = read_sidecar(ours).key
     output = ours.with_name(f"own-{ours.name}")
     model = ours.with_name(f"{source.stem}-fp32.onnx")
@@ -66,9 +61,8 @@ def build_own(
             *("-m", "ck_mlperf.models.convert", "--source", source, "--output", model),
             *("--precision", "fp32", "--input", "native"),
         )
-    builder = flavour.create_builder()
-    network: Any = flavour.parse(builder, model.read_bytes(), model)
-    api: Any = flavour.trt
+    build: Any = flavour.parse(model.read_bytes(), model)
+    network = build.network
     entry = network.get_input(0)
     if precision == "int8":
         for index in range(network.num_layers):
@@ -78,45 +72,30 @@ def build_own(
                 if tensor.name in ranges:
                     tensor.dynamic_range = (-ranges[tensor.name], ranges[tensor.name])
         entry.dynamic_range = (-ranges[entry.name], ranges[entry.name])
-    entry.dtype = api.DataType.INT8 if precision == "int8" else api.DataType.HALF
-    config: Any = flavour.create_config(builder, network, precision, key.gpu, LIMITS)
-    profile: Any = builder.create_optimization_profile()
-    sample = tuple(entry.shape)[1:]
-    sizes = [(size, *sample) for size in (1, key.max_batch, key.max_batch)]
-    profile.set_shape(entry.name, *sizes)
-    config.add_optimization_profile(profile)
-    content = builder.build_serialized_network(network, config)
-    if content is None:
-        raise SystemExit("\n".join(flavour.log.take_errors()))
-    write_own(output, bytes(content), flavour, model, key, ranges[entry.name] / INT8_MOST)
+    entry.dtype = tensorrt.DataType.INT8 if precision == "int8" else tensorrt.DataType.HALF
+    build.configure(key)
+    content = build.run(Progress(output.name, None))
+    write_own(output, content, flavour, model, key, ranges[entry.name] / INT8_MOST)
     return output
 
 
 def write_own(
     output: Path, content: bytes, flavour: Flavour, model: Path, key: PlanKey, step: float
 ) -> None:
-    """The plan, described as it is run: its input is prepared when samples are loaded."""
+    """Write the plan as one whose input is prepared when the samples are loaded."""
     recipe = load_model_recipe(model)
     dtype, named = ("int8", "int8") if key.precision == "int8" else ("float16", "fp16")
     entry = InputSpec(
         recipe.input.name, recipe.input.layout, dtype, step if dtype == "int8" else None
     )
     recipe = dataclasses.replace(recipe, input=entry, max_batch=key.max_batch)
-    tensors = flavour.list_tensors(flavour.deserialise(content))
-    sidecar = Sidecar(
-        dataclasses.replace(key, input=named),
-        hashlib.sha256(content).hexdigest(),
-        len(content),
-        recipe,
-        tuple(tensor for tensor in tensors if tensor.is_input),
-        tuple(tensor for tensor in tensors if not tensor.is_input),
-        {},
-    )
+    tensors = flavour.load_plan(content).tensors
+    sidecar = Sidecar.of(dataclasses.replace(key, input=named), content, recipe, tensors, {})
     write_plan(output, content, sidecar)
 
 
 def compare(text: str, ours: Path, own: Path, images: np.ndarray, batch: int) -> bool:
-    """Whether ours is as fast; both are measured twice, in turn."""
+    """Whether ours is as fast. Both are measured twice, in turn."""
     if batch <= LATENCY_UP_TO:
         times = [time_latency(plan, images, batch)[0] for plan in (ours, own, own, ours)]
         what, figures = "ms", [times[0] + times[3], times[1] + times[2]]
@@ -147,7 +126,7 @@ def main() -> int:
     options.input = "uint8"
     flavour = load_flavour("tensorrt")
     if flavour.is_strongly_typed:
-        raise SystemExit(f"{flavour.title} takes the types of the file: install 8.6")
+        raise SystemExit(f"{flavour.title} uses the types of the file: install 8.6")
     print(f"{flavour.title} on {', '.join(map(str, find_gpus()))}")
     options.folder.mkdir(parents=True, exist_ok=True)
     kept = options.folder / "ranges.json"

@@ -76,7 +76,7 @@ def test_help_names_the_settings(capsys):
 def test_a_plan_is_known_by_its_sidecar_and_hashed_by_the_engine(tmp_path, monkeypatch):
     plan = tmp_path / "model.plan"
     plan.write_bytes(b"none")
-    monkeypatch.setattr("ck_mlperf.tensorrt.plan.read_sidecar", lambda path: Sidecar)
+    monkeypatch.setattr("ck_mlperf.tensorrt.plan_file.read_sidecar", lambda path: Sidecar)
 
     def check(kind, sha256):
         return run.check_unchanged(Job(RunSettings(), plan, sha256, {}, Path(), kind))

@@ -16,8 +16,9 @@ from ck_mlperf.images.preprocess import preprocess
 from ck_mlperf.machine.environment import list_cuda_devices
 from ck_mlperf.models.convert import convert
 from ck_mlperf.models.recipe import load_model_recipe
-from ck_mlperf.tensorrt.build import BuildRequest, build_plan
-from ck_mlperf.tensorrt.flavour import find_version
+from ck_mlperf.tensorrt.api import find_version
+from ck_mlperf.tensorrt.build import build_plan
+from ck_mlperf.tensorrt.request import BuildRequest
 
 HERE = Path(__file__).resolve().parent
 SRC = str(HERE.parents[1] / "src")

@@ -126,9 +126,9 @@ def test_the_same_again_is_a_quick_reuse(ck, plans):
     assert plan.stat().st_mtime_ns == changed
     assert read_sidecar(ck, tags) == (plan, sidecar)  # and there is still one
     loaded = list_imports(ck, plan)
-    assert "ck_mlperf.tensorrt.plan" in loaded
+    assert "ck_mlperf.tensorrt.plan_file" in loaded
     # What takes long to load is not needed to see that there is nothing to do.
-    assert not loaded & {"numpy", "onnx", "onnxruntime", "tensorrt_rtx"}
+    assert not loaded & {"numpy", "onnx", "onnxruntime", "tensorrt_rtx_bindings"}
 
 
 def list_imports(ck, plan: Path) -> set[str]:

@@ -17,15 +17,44 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from ck_mlperf.machine import gpus
-from ck_mlperf.tensorrt.build import BuildRequest, build_plan
-from ck_mlperf.tensorrt.flavour import find_version
-from ck_mlperf.tensorrt.plan import read_sidecar
+from ck_mlperf.tensorrt.api import find_version
+from ck_mlperf.tensorrt.build import build_plan
+from ck_mlperf.tensorrt.key import PlanKey
+from ck_mlperf.tensorrt.plan_file import read_sidecar
+from ck_mlperf.tensorrt.request import BuildRequest
 
 HERE = Path(__file__).resolve().parent
 SIDE = 8
 CHANNELS = 4
 CLASSES = 10
 A100 = ("NVIDIA A100-SXM4-80GB", "8.0")
+KEY = PlanKey(
+    onnx_sha256="1" * 64,
+    source_sha256="2" * 64,
+    recipe_sha256=None,
+    flavour="tensorrt_rtx",
+    version="1.7.1.116",
+    gpu={"compute_capabilities": ["8.6", "8.9"]},
+    precision="int8",
+    input="uint8",
+    max_batch=32,
+    opt_batch=16,
+    options={"flags": ["TF32"], "workspace_bytes": None},
+    calibration={"images_sha256": "3" * 64, "count": 150, "method": "minmax"},
+)
+
+
+def build(request: BuildRequest) -> str:
+    """Build a plan; what the user is told."""
+    lines: list[str] = []
+    build_plan(request, lines.append)
+    return "\n".join(lines)
+
+
+def list_files(request: BuildRequest) -> list[str]:
+    """What is in the plan's folder, without what builds leave for later ones."""
+    names = (path.name for path in request.output.parent.iterdir())
+    return sorted(name for name in names if name != "plan-build-times.json")
 
 
 @pytest.fixture(autouse=True)
@@ -72,8 +101,6 @@ def rtx() -> str:
     """TensorRT for RTX, really installed: it builds without a GPU. Its version."""
     if importlib.util.find_spec("tensorrt_rtx") is None:
         pytest.skip("NOT RUN: needs TensorRT for RTX: pip install tensorrt-rtx-cu13")
-    from ck_mlperf.tensorrt.flavour import find_version
-
     return str(find_version("tensorrt_rtx"))
 
 
@@ -98,7 +125,7 @@ def fake_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[
 def build_fake(fake_tensorrt, make_request, set_gpus):
     """build_fake('10.13.0.35', precision='fp16'): what the stand-in was told, and the sidecar."""
 
-    def build(version, gpu=A100, **changes):
+    def build_it(version, gpu=A100, **changes):
         if find_version("tensorrt") != version:
             fake_tensorrt(version)
         set_gpus(gpu)
@@ -107,7 +134,7 @@ def build_fake(fake_tensorrt, make_request, set_gpus):
         calls = json.loads(request.output.read_bytes()[4:])
         return {name: values for name, *values in calls}, read_sidecar(request.output)
 
-    return build
+    return build_it
 
 
 @pytest.fixture(scope="session")

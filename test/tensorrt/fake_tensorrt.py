@@ -1,13 +1,14 @@
 """Stands in for TensorRT 8.6, 10 and 11, which cannot be installed where the tests run.
 
-A stand-in has the names that its version has, and no others: a call of what 11 has removed fails.
-What it is told goes to CALLS, and into the plan that it "builds". It knows nothing of networks.
-Written to tensorrt/__init__.py of a folder on sys.path, with the version in place of @VERSION@.
+A stand-in has the names that its version has, and no others: a call that 11 has removed fails.
+CALLS and the plan that it "builds" hold what it was told. It knows nothing of networks.
+It is written to tensorrt/__init__.py of a folder on sys.path, with a version for @VERSION@.
 """
 
 import enum
 import json
 import os
+import sys
 import time
 
 __version__ = "@VERSION@"
@@ -215,6 +216,7 @@ class Builder:
         for step in range(steps):
             time.sleep(0.01)
             if monitor is not None and not monitor.step_complete("Building", step):
+                print("the stand-in has stopped", file=sys.stderr)
                 return None
         if monitor is not None:
             monitor.phase_finish("Building")

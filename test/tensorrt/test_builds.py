@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-from ck_mlperf.tensorrt.plan import read_sidecar
+from ck_mlperf.tensorrt.plan_file import read_sidecar
 
 H100 = ("NVIDIA H100 80GB HBM3", "9.0")
 
@@ -47,7 +47,7 @@ def test_builds_share_their_timings_and_answer_each(
         (cache,) = (tmp_path / "kept").glob("*.cache")
         plan = tmp_path / precision / "model.plan"
         assert read_sidecar(plan).build["timing_cache"] == str(cache)
-    # Between calls: the third build starts with what the two before have timed.
+    # Timings are kept between processes, too.
     assert build(describe("fp16")) == [None]
     calls = json.loads((tmp_path / "fp16" / "model.plan").read_bytes()[4:])
     assert ["timings", ["timing 0", "timing 1"], False] in calls

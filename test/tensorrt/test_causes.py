@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 
 import ck_mlperf.tensorrt.causes as module
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.tensorrt.api import make_flavour
 from ck_mlperf.tensorrt.build import build_plan
-from ck_mlperf.tensorrt.causes import Situation, advise
+from ck_mlperf.tensorrt.causes import advise
 
 LIBRARY = "libnvinfer_builder_resource_sm90.so.10.15.1"
 UNABLE = f"Unable to load library: {LIBRARY}"
@@ -28,9 +30,15 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return names
 
 
-def ask(*errors: str, warnings: tuple[str, ...] = (), **changes: object) -> str:
-    values = {"flavour": "tensorrt", "version": "10.15.1", "choices": "CHOICES", "building": True}
-    return advise(errors, warnings, Situation(**(values | changes)))
+def ask(
+    *errors: str,
+    warnings: tuple[str, ...] = (),
+    name: str = "tensorrt",
+    version: str = "10.15.1",
+    building: bool = True,
+) -> str:
+    situation = make_flavour(name, version).describe_situation(version, building)
+    return advise(errors, warnings, dataclasses.replace(situation, choices="CHOICES"))
 
 
 def test_a_missing_library_is_named_with_what_carries_it(installed):
@@ -60,6 +68,13 @@ def test_the_folder_of_the_other_libraries_is_named(monkeypatch, tmp_path):
     maps.write_text("7f00-7f01 r-xp 0 08:01 5  /opt/TensorRT/lib/libnvinfer.so.10.15.1\n")
     monkeypatch.setattr(module, "_MAPS", maps)
     assert "the others were loaded from /opt/TensorRT/lib, which lacks it" in ask(UNABLE)
+    assert "the others were loaded from" not in ask(UNABLE, name="tensorrt_rtx", version="1.7.1")
+
+
+def test_turing_is_an_advice_of_tensorrt_for_rtx_only():
+    message = "FP32 GEMM is not available for Turing"
+    assert "convert the model to fp16" in ask(message, name="tensorrt_rtx", version="1.7.1")
+    assert ask(message) == ""
 
 
 @pytest.mark.parametrize(
@@ -72,7 +87,7 @@ def test_the_folder_of_the_other_libraries_is_named(monkeypatch, tmp_path):
             "shared object file: No such file or directory",
             "nvidia-cuda-nvrtc-cu12",
         ),
-        ("libcublas.so.13: cannot open shared object file", "nvidia-cublas has it"),
+        ("libcublas.so.13: cannot open shared object file", "pip install nvidia-cublas, or"),
         ("CUDA initialization failure with error: 35. Please check", "no NVIDIA driver"),
         (
             "Cuda Runtime (CUDA driver version is insufficient for CUDA runtime version)",
@@ -82,7 +97,7 @@ def test_the_folder_of_the_other_libraries_is_named(monkeypatch, tmp_path):
         ("CUDA initialization failure with error: 802", "fabricmanager"),
         ("CUDA initialization failure with error: 803", "different versions"),
         ("CUDA initialization failure with error: 46", "compute mode"),
-        ("CUDA initialization failure with error: 2", "memory does not suffice"),
+        ("CUDA initialization failure with error: 2", "not enough memory"),
         ("[allocate::31] Error Code 1: Cuda Runtime (out of memory)", "a smaller maxbatch"),
         ("Error Code 2: OutOfMemory (Requested amount of GPU memory", "TENSORRT_WORKSPACE_MIB"),
         ("Internal Error (Target GPU SM 61 is not supported by this TensorRT release.)", "CHOICES"),
@@ -102,18 +117,18 @@ def test_every_cause_has_its_advice(message, advice):
 
 @pytest.mark.parametrize(
     "message",
-    ["Assertion x >= 0 failed", "FP32 GEMM for Turing", "failed to load config.json", ""],
+    ["Assertion x >= 0 failed", "failed to load config.json", ""],
 )
 def test_no_advice_where_the_cause_is_not_known(message):
     assert ask(message) == ""
 
 
 def test_a_kernel_that_is_missing_for_want_of_memory():
-    assert "memory does not suffice" in ask(NO_KERNEL.format("conv1"), warnings=(SKIPPED,))
+    assert "not enough memory" in ask(NO_KERNEL.format("conv1"), warnings=(SKIPPED,))
     assert ask("Assertion failed", warnings=(SKIPPED,)) == ""  # tactics are skipped all the time
 
 
-def test_memory_that_does_not_suffice_to_run():
+def test_not_enough_memory_to_run():
     said = ask("Cuda Runtime (out of memory)", building=False)
     assert "maxbatch" in said
     assert "WORKSPACE" not in said
@@ -132,7 +147,7 @@ def test_a_failed_build_names_the_library(
     assert "precision, version" not in said
     warned = [["WARNING", SKIPPED], ["ERROR", NO_KERNEL.format("conv1")]]
     monkeypatch.setenv("FAKE_BUILD_FAILS", json.dumps(warned))
-    with pytest.raises(UserError, match=r"node conv1\.\)\nThe GPU's memory does not suffice"):
+    with pytest.raises(UserError, match=r"node conv1\.\)\nThe GPU has not enough memory"):
         build_plan(make_request(flavour="tensorrt"), lambda line: None)
     monkeypatch.setenv("FAKE_BUILD_FAILS", '[["ERROR", "an assertion failed"]]')
     with pytest.raises(UserError, match=r"\n  an assertion failed$"):

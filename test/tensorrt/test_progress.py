@@ -35,15 +35,17 @@ def test_share_of_nested_phases():
 
 def test_one_line_on_a_terminal():
     terminal = Terminal()
-    progress = Progress("building model.plan", terminal)
-    progress.start("Building", None, 2)
-    for step in range(2):
-        progress._shown_at = 0.0  # as if time had passed
+    clock = iter((0.0, 0.2, 0.21, 0.4))  # seconds
+    progress = Progress("building model.plan", terminal, clock.__next__)
+    progress.start("Building", None, 3)
+    for step in range(3):
         progress.step("Building", step)
     progress.close()
     text = terminal.getvalue()
     assert "\n" not in text
-    assert "building model.plan:  50% Building" in text
+    assert "building model.plan:   0% Building" in text
+    assert "building model.plan:  33% Building" in text
+    assert "67%" not in text  # so soon after the line before
     assert "building model.plan: 100% Building" in text
     assert text.endswith("\r")
 
@@ -102,4 +104,5 @@ def test_reports_from_many_threads():
         thread.start()
     for thread in threads:
         thread.join()
-    assert [phase.name for phase in progress._phases] == ["Building"]
+    progress.step("Building", 3)
+    assert progress.share == 0.5  # none of the parts is still counted

@@ -142,7 +142,7 @@ def check_unchanged(job: Job) -> str:
     that does not match.
     """
     if job.engine == "tensorrt":
-        from ck_mlperf.tensorrt.plan import read_sidecar
+        from ck_mlperf.tensorrt.plan_file import read_sidecar
 
         digest = read_sidecar(job.model).plan_sha256
         advice = "A run with the plan's tags, in place of its UID, registers it again"

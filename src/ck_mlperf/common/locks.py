@@ -1,30 +1,60 @@
-"""A lock on a file, between processes."""
+"""A lock between processes: a file that one of them holds."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+_POLL_S = 0.05
+
+
+def lock_path(path: Path) -> Path:
+    """The lock beside a file that several processes may write."""
+    return path.with_name(path.name + ".lock")
+
 
 @contextlib.contextmanager
-def hold_lock(path: Path, say: Callable[[str], None] = lambda line: None) -> Iterator[None]:
-    """Keep other processes from making `path`. The kernel lets go when a process dies.
+def hold_lock(
+    path: Path,
+    on_wait: Callable[[str], None] = lambda holder: None,
+    timeout_s: float | None = None,
+) -> Iterator[int]:
+    """Hold the lock `path`, a file that is made if it is missing. Yields its descriptor.
 
-    say: is told where this process has to wait.
+    The kernel releases it when the process ends, however that is. A child that inherits the
+    descriptor holds the lock as well.
+    on_wait: called once if another process holds the lock, with its pid, or 'unknown'.
+    timeout_s: how long to wait; None: for ever. Raises TimeoutError after that.
     """
-    fd = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            owner = os.pread(fd, 20, 0).decode(errors="replace").strip()
-            say(f"{path}: waiting for the process that builds it already (pid {owner or '?'})")
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            on_wait(os.pread(fd, 20, 0).decode(errors="replace").strip() or "unknown")
+            _wait(fd, path, timeout_s)
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        yield
+        yield fd
     finally:
         os.close(fd)
+
+
+def _wait(fd: int, path: Path, timeout_s: float | None) -> None:
+    if timeout_s is None:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{path}: held by another process") from None
+            time.sleep(_POLL_S)
+        else:
+            return

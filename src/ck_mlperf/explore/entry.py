@@ -6,16 +6,16 @@ The entry is the only state that a sweep has. Whoever changes it holds the lock 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ck_mlperf.common import locks
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.files import write_file
 from ck_mlperf.explore.runs import EXPLORE_RUN, Outcome
@@ -138,31 +138,23 @@ class Entry:
             )
 
 
-@contextlib.contextmanager
-def hold_lock(repository: Path) -> Iterator[int]:
+def hold_lock(repository: Path) -> contextlib.AbstractContextManager[int]:
     """Hold the lock of CK's local repository, for one sweep at a time. Yields its descriptor.
 
     A process that inherits the descriptor holds the lock as well: a benchmark that outlives its
     sweep is waited for, since two at the same time would disturb one another.
     """
     path = repository / LOCK
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            print(
-                f"waiting: a sweep (process {holder}) or a benchmark that it started is still "
-                f"running on this machine, and two would disturb one another ({path})",
-                file=sys.stderr,
-                flush=True,
-            )
-            fcntl.flock(file, fcntl.LOCK_EX)
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield file.fileno()
+
+    def announce_wait(holder: str) -> None:
+        print(
+            f"waiting: a sweep (process {holder}) or a benchmark that it started is still "
+            f"running on this machine, and two would disturb one another ({path})",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    return locks.hold_lock(path, announce_wait)
 
 
 def find_ck() -> str:

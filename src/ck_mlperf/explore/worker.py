@@ -13,7 +13,6 @@ have them, whoever else asks.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from ck_mlperf.common.errors import UserError, run_main
+from ck_mlperf.common.locks import hold_lock
 from ck_mlperf.explore.entry import Entry, find_ck
 from ck_mlperf.explore.local import LocalExecutor
 from ck_mlperf.explore.runs import Network, Outcome, PlannedRun, Point
@@ -88,7 +88,8 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     repository = _find_local_repository()
     slot = name_slot(platform.node(), os.environ.get("CUDA_VISIBLE_DEVICES", ""))
-    with _hold_slot(repository, slot) as lock, _make_scratch(repository, slot) as scratch:
+    path = repository / f".explore-worker.{slot}.lock"
+    with hold_lock(path) as lock, _make_scratch(repository, slot) as scratch:
         run = read_run(request["run"])
         watcher = _Watcher()
         LocalExecutor(scratch, lock).run([_move(run, scratch.name, slot)], watcher)
@@ -126,13 +127,6 @@ def _describe(outcome: Outcome, scratch: Entry) -> dict[str, Any]:
         paths = [*scratch.folder.glob("ckp-*.json"), scratch.folder / "pipeline.json"]
         reply = {"files": {path.name: path.read_text() for path in paths if path.exists()}}
     return {"wall_s": outcome.wall_s, "host": platform.node(), **reply}
-
-
-@contextlib.contextmanager
-def _hold_slot(repository: Path, slot: str) -> Iterator[int]:
-    with (repository / f".explore-worker.{slot}.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield file.fileno()
 
 
 @contextlib.contextmanager

@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -36,6 +35,7 @@ import numpy.typing as npt
 
 from ck_mlperf.common.errors import UserError, run_main
 from ck_mlperf.common.files import sync_folder, write_file
+from ck_mlperf.common.locks import hold_lock
 from ck_mlperf.images.dataset import (
     DATASET_CLASSES,
     MAP_FILE,
@@ -228,18 +228,13 @@ def _describe_file(path: Path) -> str:
 @contextlib.contextmanager
 def _lock(output: Path) -> Iterator[None]:
     """Keep other processes from writing into `output`. Workers inherit the lock with the file."""
-    with (output / ".lock").open("w") as file:
-        deadline = time.monotonic() + _LOCK_WAIT_S
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise UserError(
-                        f"{output}: another process preprocesses into it. Wait until it is done"
-                    ) from None
-                time.sleep(0.05)
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(hold_lock(output / ".lock", timeout_s=_LOCK_WAIT_S))
+        except TimeoutError:
+            raise UserError(
+                f"{output}: another process preprocesses into it. Wait until it is done"
+            ) from None
         yield
 
 

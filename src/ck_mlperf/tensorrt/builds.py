@@ -1,10 +1,10 @@
-"""Build plans one after the other in one process: TensorRT starts once.
+"""Build plans one after the other in one process, so that TensorRT starts only once.
 
     python -m ck_mlperf.tensorrt.builds
 
-Takes a line of JSON for each build, the options of `ck_mlperf.tensorrt.build` as a list, and
-answers with one: {"error": what went wrong or null, "libraries": [...]}. What else is printed goes
-to stderr. The process ends with its input; where TensorRT crashes, without an answer.
+Each line of stdin is a build: a JSON list, the options of `ck_mlperf.tensorrt.build`. The answer is
+a line on stdout: {"error": what went wrong or null, "libraries": [...]}. All other output goes to
+stderr. The process ends with its input, or without an answer if TensorRT crashes.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import os
 import sys
 
 from ck_mlperf.common.errors import UserError, describe_os_error, run_main
-from ck_mlperf.tensorrt.build import build_plan, parse_request
+from ck_mlperf.tensorrt.build import build_plan
 from ck_mlperf.tensorrt.libraries import list_libraries
+from ck_mlperf.tensorrt.request import parse_request
 
 
 def main() -> None:
-    # What libraries print must not come between the answers.
+    # The output of libraries must not come between the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     for line in sys.stdin:

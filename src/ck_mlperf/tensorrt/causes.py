@@ -1,7 +1,7 @@
-"""From what TensorRT, CUDA or the loader said to what the user can do about it: one table.
+"""What the user can do about a message of TensorRT, CUDA or the loader: one table.
 
-Advice follows from a cause that the messages name. Where they name none there is no advice: a
-guess costs the user more than silence.
+Advice follows from a cause that the messages name. If they name none, there is no advice: a guess
+costs the user more than silence.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 _MAPS = Path("/proc/self/maps")
-# Distributions of TensorRT's libraries are named by CUDA's major version, newest first.
-_CUDA_MAJORS = (13, 12, 11)
 
 
 @dataclasses.dataclass(frozen=True)
 class Situation:
-    """Where a message came from.
+    """Where a message came from. What it says of the TensorRT is as `Flavour` has it.
 
-    flavour, version: as `Flavour` has them. choices: what pip brings each TensorRT, and what that
-    runs on. building: whether a plan is being built; else it is loaded or run.
+    version: '' if it is not known. choices: how to install its versions, and what they run on.
+    building: whether a plan is being built; else it is loaded or run.
     """
 
-    flavour: str
     version: str
     choices: str
+    distributions: tuple[str, ...]
+    library: str
+    builds_for_list: bool
     building: bool = False
 
 
 def advise(errors: Sequence[str], warnings: Sequence[str], situation: Situation) -> str:
-    """What to do about a failure, one or two sentences; '' where its cause is not known.
+    """What to do about a failure, one or two sentences; '' if its cause is not known.
 
-    errors, warnings: what was said, in its order. The first cause of the table that an error names
-    decides. Only TensorRT's search for a kernel is a consequence of what it has warned of before:
-    tactics that it left out for want of memory.
+    errors, warnings: the messages, in order. The first cause of the table that an error names
+    decides. Only a search for a kernel can fail because of something that TensorRT has warned of
+    before: it skips tactics that need too much memory.
     """
     if any(_NO_KERNEL.search(error) for error in errors):
         for warning in warnings:
@@ -52,6 +52,14 @@ def advise(errors: Sequence[str], warnings: Sequence[str], situation: Situation)
     return ""
 
 
+def add_advice(
+    reason: str, errors: Sequence[str], warnings: Sequence[str], situation: Situation
+) -> str:
+    """The reason of a failure, with the advice about it if there is any."""
+    advice = advise(errors, warnings, situation)
+    return f"{reason.rstrip('.')}. {advice}" if advice else reason
+
+
 # Libraries
 
 
@@ -59,19 +67,19 @@ def _advise_library(found: re.Match[str], situation: Situation) -> str:
     name = found["library"]
     if re.match(r"lib(cuda|nvidia-[\w-]+)\.so", name):
         return (
-            f"{name} is part of the NVIDIA driver: install that, or start the container with "
+            f"{name} is part of the NVIDIA driver: install the driver, or start the container with "
             "--gpus=all"
         )
     for pattern, package in _CUDA_PACKAGES:
         if re.match(pattern, name):
             return (
-                f"{name} is CUDA's, not TensorRT's: {package} has it (pip install), or put the "
+                f"{name} is part of CUDA, not of TensorRT: pip install {package}, or put the "
                 "folder that holds it on LD_LIBRARY_PATH"
             )
     what = f"{name} is one of TensorRT's own libraries"
     capability = re.search(r"_sm(\d+)(\d)", name)
     if capability:
-        what += f", the builder's part for compute capability {capability[1]}.{capability[2]}"
+        what += f", the builder's for compute capability {capability[1]}.{capability[2]}"
     package, is_pip, is_installed = _find_carrier(situation)
     if is_pip:
         state = "which is installed without it" if is_installed else "which is not installed"
@@ -83,12 +91,12 @@ def _advise_library(found: re.Match[str], situation: Situation) -> str:
     folder = _find_loaded_folder(situation)
     known = f" (the others were loaded from {folder}, which lacks it)" if folder else ""
     return (
-        f"{what}. Put the folder that holds it on LD_LIBRARY_PATH{known}; where TensorRT comes "
-        f"from pip, {package} has it"
+        f"{what}. Put the folder that holds it on LD_LIBRARY_PATH{known}; if TensorRT came from "
+        f"pip, {package} has it"
     )
 
 
-# The soname's number is CUDA's major version, save for cuDNN's own.
+# The number in the file name is CUDA's major version, except cuDNN's, which is its own.
 _CUDA_PACKAGES = (
     (r"lib(cublas|cublasLt|nvblas)\.so\.13", "nvidia-cublas"),
     (r"lib(cublas|cublasLt|nvblas)\b", "nvidia-cublas-cu12"),
@@ -101,14 +109,11 @@ _CUDA_PACKAGES = (
 
 
 def _find_carrier(situation: Situation) -> tuple[str, bool, bool]:
-    """The distribution with TensorRT's libraries as a requirement; whether TensorRT came by pip;
-    whether that distribution is installed."""
-    stem = situation.flavour.replace("_", "-")
-    names = [f"{stem}-cu{major}" for major in _CUDA_MAJORS]
-    if situation.version.startswith("8.") and stem == "tensorrt":
-        names = [stem]
+    """The distribution with TensorRT's libraries, as a requirement; whether TensorRT came from
+    pip; whether that distribution is installed."""
+    names = situation.distributions
     for name in names:
-        # `tensorrt` alone may be a Debian package's.
+        # Not `name` itself: for 8.6 that is `tensorrt`, which may be a Debian package.
         has = {part: _is_installed(name + part) for part in ("-libs", "-bindings")}
         if any(has.values()):
             return f"{name}-libs=={situation.version}", True, has["-libs"]
@@ -124,13 +129,12 @@ def _is_installed(distribution: str) -> bool:
 
 
 def _find_loaded_folder(situation: Situation) -> str | None:
-    """Where TensorRT's main library was loaded from, in this process."""
-    stem = "libtensorrt_rtx" if situation.flavour == "tensorrt_rtx" else "libnvinfer"
+    """Where this process has loaded TensorRT's main library from."""
     try:
         maps = _MAPS.read_text(errors="replace")
     except OSError:
         return None
-    found = re.search(rf"(/\S.*)/{stem}\.so", maps)
+    found = re.search(rf"(/\S.*)/{situation.library}\.so", maps)
     return found[1] if found else None
 
 
@@ -139,9 +143,9 @@ def _find_loaded_folder(situation: Situation) -> str | None:
 
 def _advise_driver(found: re.Match[str], situation: Situation) -> str:
     return (
-        "There is no NVIDIA driver, or one for an older CUDA than this TensorRT was made for: see "
-        "that `nvidia-smi` works, and which CUDA version it shows. Update the driver, take a "
-        "TensorRT for its CUDA version, or start the container with --gpus=all"
+        "There is no NVIDIA driver, or one for an older CUDA than this TensorRT was made for: "
+        "check that `nvidia-smi` works, and which CUDA version it shows. Update the driver, "
+        "install a TensorRT for its CUDA version, or start the container with --gpus=all"
     )
 
 
@@ -156,23 +160,23 @@ def _advise_no_gpu(found: re.Match[str], situation: Situation) -> str:
 
 def _advise_busy(found: re.Match[str], situation: Situation) -> str:
     return (
-        "Another process has the GPU for itself, or its compute mode allows none: `nvidia-smi` "
-        "shows both"
+        "Another process uses the GPU exclusively, or its compute mode allows no process: "
+        "`nvidia-smi` shows both"
     )
 
 
 def _advise_not_ready(found: re.Match[str], situation: Situation) -> str:
     return (
-        "The GPUs are not ready: with NVSwitch, nvidia-fabricmanager of the driver's version must "
-        "run; `systemctl status nvidia-fabricmanager` says whether it does"
+        "The GPUs are not ready. With NVSwitch they need nvidia-fabricmanager, of the driver's "
+        "version: `systemctl status nvidia-fabricmanager` says whether it runs"
     )
 
 
 def _advise_mismatch(found: re.Match[str], situation: Situation) -> str:
     return (
-        "The driver's kernel module and its libraries are of different versions, or a "
-        "compatibility package is in the way: load the new module (restart the machine), or take "
-        "CUDA's compat folder off LD_LIBRARY_PATH"
+        "The driver's kernel module and its libraries have different versions, or a CUDA "
+        "compatibility package is in the way: restart the machine, which loads the new module, or "
+        "take CUDA's compat folder off LD_LIBRARY_PATH"
     )
 
 
@@ -184,7 +188,7 @@ def _advise_generation(found: re.Match[str], situation: Situation) -> str:
 
 
 def _advise_turing(found: re.Match[str], situation: Situation) -> str:
-    if situation.flavour != "tensorrt_rtx":
+    if not situation.builds_for_list:
         return ""
     return (
         "For Turing (7.5) convert the model to fp16, or build for newer GPUs only: "
@@ -193,27 +197,26 @@ def _advise_turing(found: re.Match[str], situation: Situation) -> str:
 
 
 def _advise_other_plan(found: re.Match[str], situation: Situation) -> str:
-    return "The plan was built by another version or on another kind of GPU: build it again here"
+    return "The plan was built by another version or for another kind of GPU: build it again here"
 
 
 # Memory and kernels
 
 
 def _advise_memory(found: re.Match[str], situation: Situation) -> str:
-    free = "end what else uses the GPU (`nvidia-smi` lists it)"
+    free = "end the other processes on the GPU (`nvidia-smi` lists them)"
     if not situation.building:
-        return f"The GPU's memory does not suffice: {free}, or take a smaller maxbatch"
+        return f"The GPU has not enough memory: {free}, or use a smaller maxbatch"
     return (
-        f"The GPU's memory does not suffice to build this: {free}, take a smaller maxbatch, or "
-        "bound what a layer may use (--workspace-mib; with CK --env.TENSORRT_WORKSPACE_MIB=1024)"
+        f"The GPU has not enough memory to build this: {free}, use a smaller maxbatch, or limit "
+        "what a layer may use (--workspace-mib; with CK --env.TENSORRT_WORKSPACE_MIB=1024)"
     )
 
 
 def _advise_workspace(found: re.Match[str], situation: Situation) -> str:
     return (
-        f"No kernel for node {_name_node(found)} fits the workspace: raise "
-        "--workspace-mib (with CK --env.TENSORRT_WORKSPACE_MIB) or leave it out, which allows all "
-        "of the GPU's memory"
+        f"No kernel for node {_name_node(found)} fits the workspace: raise --workspace-mib (with "
+        "CK --env.TENSORRT_WORKSPACE_MIB), or leave it out to allow all of the GPU's memory"
     )
 
 
@@ -234,7 +237,7 @@ _NO_KERNEL = re.compile(
 _SKIPPED = re.compile(r"insufficient memory|[Mm]emory is insufficient|out of memory", re.IGNORECASE)
 _LIBRARY = r"(?P<library>lib[\w.+-]*\.so[\w.]*?)"
 
-# What a message says, and who describes what to do. The first that fits decides.
+# A message, and what describes what to do. The first that matches decides.
 CAUSES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], Situation], str]], ...] = tuple(
     (re.compile(pattern) if isinstance(pattern, str) else pattern, describe)
     for pattern, describe in (

@@ -1,10 +1,11 @@
-"""How far a build is: what TensorRT's progress monitor reports, shown on a terminal or in lines."""
+"""The progress of a build, as TensorRT's monitor reports it, shown on a terminal or as lines."""
 
 from __future__ import annotations
 
 import dataclasses
 import threading
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 _SHOW_EVERY_S = 0.1
@@ -22,19 +23,25 @@ class _Phase:
 class Progress:
     """Takes TensorRT's reports, from any of its threads, and shows them; asks it to stop.
 
-    On a terminal: one line, with percent. Elsewhere: one line for each part of the build. What is
-    shown never fails: TensorRT's threads cannot carry an exception.
+    On a terminal: one line, with a percentage. Elsewhere: one line for each part of the build.
+    No method raises: TensorRT's threads cannot handle an exception.
     """
 
-    def __init__(self, title: str, stream: TextIO | None) -> None:
-        """title: what is built. stream: where to show it; None: nowhere."""
+    def __init__(
+        self,
+        title: str,
+        stream: TextIO | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """title: what is built. stream: where to show it; None: nowhere. clock: in seconds."""
         self._title = title
+        self._clock = clock
         self._stream = stream
         self._is_terminal = stream is not None and stream.isatty()
         self._lock = threading.Lock()
         self._phases: list[_Phase] = []
         self._shown: set[str] = set()
-        self._shown_at = 0.0
+        self._shown_at = -_SHOW_EVERY_S
         self._share = 0.0
         self._stopped = False
 
@@ -44,7 +51,7 @@ class Progress:
         return self._share
 
     def stop(self) -> None:
-        """Ask TensorRT to give up; it does after its current step."""
+        """Ask TensorRT to stop, which it does after its current step."""
         self._stopped = True
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
@@ -76,13 +83,13 @@ class Progress:
                     break
 
     def close(self) -> None:
-        """Leave the terminal's line empty."""
+        """Clear the terminal's line."""
         if self._is_terminal:
             self._write("\r" + " " * _WIDTH + "\r")
 
     def _update(self, name: str) -> None:
         self._share = max(self._share, min(self._compute_share(None, 0), 1.0))
-        now = time.monotonic()
+        now = self._clock()
         if self._is_terminal and now - self._shown_at >= _SHOW_EVERY_S:
             self._shown_at = now
             text = f"{self._title}: {self._share:4.0%} {name}"
@@ -102,5 +109,5 @@ class Progress:
             if self._stream is not None:
                 self._stream.write(text)
                 self._stream.flush()
-        except (OSError, ValueError):  # the terminal is gone, the build goes on
+        except (OSError, ValueError):  # the terminal is gone; the build goes on
             self._stream, self._is_terminal = None, False

@@ -10,14 +10,15 @@ import argparse
 import sys
 
 from ck_mlperf.common.errors import run_main
-from ck_mlperf.tensorrt.build import explain, parse_request
+from ck_mlperf.tensorrt.lookup import look_up
+from ck_mlperf.tensorrt.request import parse_request
 
 
 def main() -> None:
     """Print the reason; builds nothing."""
     parser = argparse.ArgumentParser(prog="python -m ck_mlperf.tensorrt.why", description=__doc__)
     request = parse_request(parser, sys.argv[1:])
-    print(f"{request.output}: {explain(request)}")
+    print(f"{request.output}: {look_up(request).explain()}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from ck_mlperf.loadgen.engines.onnxruntime_cpu import OnnxRuntimeCpu
 from ck_mlperf.loadgen.engines.onnxruntime_cuda import OnnxRuntimeCuda
 from ck_mlperf.loadgen.engines.tensorrt import TensorRt
 from ck_mlperf.models.recipe import ModelRecipe, load_model_recipe
-from ck_mlperf.tensorrt.flavour import IoTensor
+from ck_mlperf.tensorrt.api import IoTensor
 
 SIDE = 12
 CLASSES = 256
@@ -246,51 +246,55 @@ def test_onnxruntime_on_the_gpu_agrees_with_the_cpu(gpu: Gpu, repository: Path) 
 
 
 class FakeFlavour:
-    """Stands in for TensorRT: takes first bytes too.
+    """Stands in for TensorRT and for its loaded plan, which takes first bytes too."""
 
-    It keeps TensorRT's rules: a context has one shape at a time, set before it is executed.
-    """
-
-    version = "1"
+    name, version = "tensorrt_rtx", "1"
+    tensors = (
+        IoTensor("images", True, "uint8", (-1, SIDE, SIDE, 3)),
+        IoTensor("class", False, "int32", (-1,)),
+    )
 
     def __init__(self, captures_graphs: bool) -> None:
         self.captures_graphs = captures_graphs
         self.executed: list[int] = []
 
-    def deserialise(self, plan: bytes) -> object:
+    def load_plan(self, plan: bytes) -> FakeFlavour:
         assert plan == b"plan"
-        return object()
+        return self
 
-    def list_tensors(self, engine: object) -> list[IoTensor]:
-        return [
-            IoTensor("images", True, "uint8", (-1, SIDE, SIDE, 3)),
-            IoTensor("class", False, "int32", (-1,)),
-        ]
-
-    def read_format(self, engine: object, name: str) -> str:
+    def read_format(self, name: str) -> str:
         return "LINEAR"
 
-    def create_context(self, engine: object, stream: int) -> dict[str, Any]:
-        return {}
+    def create_context(self, stream: int) -> FakeContext:
+        return FakeContext(self.executed)
 
-    def set_shape(self, context: dict[str, Any], name: str, shape: tuple[int, ...]) -> None:
-        context["size"] = shape[0]
 
-    def set_address(self, context: dict[str, Any], name: str, address: int) -> None:
-        context[name] = address
+class FakeContext:
+    """Keeps TensorRT's rules: it has one shape at a time, set before it is executed."""
 
-    def execute(self, context: dict[str, Any], stream: int) -> None:
+    def __init__(self, executed: list[int]) -> None:
+        self._executed = executed
+        self._size = 0
+        self._addresses: dict[str, int] = {}
+
+    def set_shape(self, name: str, shape: tuple[int, ...]) -> None:
+        self._size = shape[0]
+
+    def set_address(self, name: str, address: int) -> None:
+        self._addresses[name] = address
+
+    def execute(self, stream: int) -> None:
         from cuda.bindings import driver
 
-        size = context["size"]
-        self.executed.append(size)
+        size, addresses = self._size, self._addresses
+        self._executed.append(size)
         copy = driver.CUDA_MEMCPY2D()
         copy.srcMemoryType = copy.dstMemoryType = driver.CUmemorytype.CU_MEMORYTYPE_DEVICE
-        copy.srcDevice, copy.srcPitch = context["images"], SIDE * SIDE * 3
-        copy.dstDevice, copy.dstPitch = context["class"], 4
+        copy.srcDevice, copy.srcPitch = addresses["images"], SIDE * SIDE * 3
+        copy.dstDevice, copy.dstPitch = addresses["class"], 4
         copy.WidthInBytes, copy.Height = 1, size
         for error in (
-            *driver.cuMemsetD8Async(context["class"], 0, 4 * size, stream),
+            *driver.cuMemsetD8Async(addresses["class"], 0, 4 * size, stream),
             *driver.cuMemcpy2DAsync(copy, stream),
         ):
             assert error == driver.CUresult.CUDA_SUCCESS
@@ -303,18 +307,20 @@ def test_the_tensorrt_engine_up_to_tensorrt(
     pytest.importorskip("cuda.bindings", reason="NOT RUN: needs cuda-bindings")
     flavour = FakeFlavour(captures_graphs)
     sidecar = SimpleNamespace(
-        key=SimpleNamespace(flavour="tensorrt_rtx", input="uint8"), recipe=recipe
+        key=SimpleNamespace(flavour="tensorrt_rtx", version="1", input="uint8"), recipe=recipe
     )
     targets = []
     monkeypatch.setattr(tensorrt, "read_sidecar", lambda plan: sidecar)
-    monkeypatch.setattr(tensorrt, "read_plan", lambda plan, gpu: targets.append(gpu) or b"plan")
+    monkeypatch.setattr(
+        tensorrt, "read_plan", lambda plan, target: targets.append(target) or b"plan"
+    )
     monkeypatch.setattr(tensorrt, "load_flavour", lambda name: flavour)
-    monkeypatch.setattr(tensorrt, "Target", SimpleNamespace(of=lambda flavour, gpu: gpu))
+    monkeypatch.setattr(tensorrt, "make_flavour", lambda name, version: flavour)
     images = make_images(100)
     rng = np.random.default_rng(2)
     with TensorRt(Path("model.plan")) as engine:
         assert engine.name == "tensorrt-rtx"
-        assert targets[0].compute_capability in engine.device
+        assert targets[0].gpu.compute_capability in engine.device
         engine.prepare([1, 8, 32])
         engine.load(images)
         flavour.executed.clear()

@@ -23,7 +23,7 @@ from ck_mlperf.loadgen.engines.prepare import (
     shape_sample,
 )
 from ck_mlperf.models.recipe import ModelRecipe
-from ck_mlperf.tensorrt import flavour
+from ck_mlperf.tensorrt.api import INPUT_FORMATS
 
 KERNELS = Path(prepare.__file__).with_name("prepare.cu")
 LINES = KERNELS.with_suffix(".ptx").read_text().splitlines()
@@ -179,7 +179,7 @@ DATA_TYPES = {"INT8": "int8", "HALF": "float16", "FLOAT": "float32"}
 @pytest.mark.parametrize("name", DATA_TYPES)
 def test_there_is_a_kernel_for_whatever_layout_a_builder_may_choose(name: str) -> None:
     recipe = make_recipe(DATA_TYPES[name])
-    for layout in ("LINEAR", *flavour._INPUT_FORMATS.get(name, ())):
+    for layout in ("LINEAR", *INPUT_FORMATS.get(name, ())):
         assert can_prepare(recipe)
         gpu = FakeGpu()
         Preparing(gpu, recipe, layout)  # asks for it by name

@@ -21,31 +21,32 @@ from ck_mlperf.loadgen.engines.prepare import (
 )
 from ck_mlperf.machine import gpus as gpu_kind
 from ck_mlperf.models.recipe import ModelRecipe
-from ck_mlperf.tensorrt.flavour import load_flavour
-from ck_mlperf.tensorrt.plan import Target, read_plan, read_sidecar
+from ck_mlperf.tensorrt.api import load_flavour, make_flavour
+from ck_mlperf.tensorrt.key import Target
+from ck_mlperf.tensorrt.plan_file import read_plan, read_sidecar
 
 if TYPE_CHECKING:
-    import tensorrt
     from numpy.typing import NDArray
 
     from ck_mlperf.loadgen.engines.cuda import Graph, PinnedArray
+    from ck_mlperf.tensorrt.api import Context, LoadedPlan
 
-# The second run of TensorRT for RTX captures a graph, where the first has compiled.
+# In TensorRT for RTX, the first run compiles and the second captures a graph.
 _WARM_UP_RUNS = 3
-# The samples of so small a batch are read from pinned memory by the kernel that prepares them, so
+# In batches up to this size, the kernel that prepares the samples reads them from pinned memory, so
 # that a query is one launch.
 _READ_FROM_HOST_UP_TO = 8
 
 
 @dataclasses.dataclass
 class _Lane:
-    """A stream and what computes on it: slots of one lane come one after another.
+    """A stream and what computes on it: the slots of a lane run one after another.
 
-    input: device address of the network's input, where slots hold images; else 0.
+    input: device address of the network's input if the slots hold images, else 0.
     """
 
     stream: Any
-    context: tensorrt.IExecutionContext | None = None
+    context: Context | None = None
     size: int = 0
     input: int = 0
 
@@ -53,23 +54,27 @@ class _Lane:
 class TensorRt(CudaEngine):
     """Two execution contexts, each on its own stream, and a CUDA graph per slot and batch size.
 
-    Two networks at a time fill the gaps between each other's layers. The slots take turns on them,
-    and there are more than two: behind each network the samples of the next are there already.
-    (With one slot a network both often ended at a time, and one of them waited for its samples.)
-    Samples come as the plan's input wants them, or as uint8 images, of which a kernel before the
-    network makes that. TensorRT for RTX captures its graphs itself, so there a slot has a context.
+    Two networks that run at the same time fill the gaps between each other's layers. More than two
+    slots take turns on them, so that the samples of the next batch are on the GPU when a network
+    ends. (With one slot for each, both networks often ended together, and one of them waited for
+    its samples.) Samples have the type of the plan's input, or are uint8 images, which a kernel
+    prepares before the network runs. A flavour that captures its graphs itself needs a context for
+    each slot.
     """
 
     at_once = 2
     depth = 6
 
     def __init__(self, model: Path, recipe: ModelRecipe | None = None, device: int = 0) -> None:
-        """Raises UserError where the plan's sidecar is missing or damaged."""
+        """Raises UserError if the plan's sidecar is missing or damaged."""
         self._sidecar = read_sidecar(model)
         super().__init__(model, recipe or self._sidecar.recipe, device)
-        self.name = self._sidecar.key.flavour.replace("_", "-")
-        if self._sidecar.key.flavour == "tensorrt_rtx":
+        key = self._sidecar.key
+        self.name = key.flavour.replace("_", "-")
+        self._captures_graphs = make_flavour(key.flavour, key.version).captures_graphs
+        if not self._captures_graphs:
             self.depth = self.at_once
+        self._plan: LoadedPlan | None = None
         self._kernel: Preparing | Gathering | None = None
         self._lanes: dict[int, _Lane] = {}
         self._sources: dict[int, PinnedArray] = {}
@@ -85,13 +90,13 @@ class TensorRt(CudaEngine):
         return [(copies, streams[number % self.at_once]) for number in range(self.depth)]
 
     def _open_model(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        self._flavour = flavour = load_flavour(self._sidecar.key.flavour)
+        flavour = load_flavour(self._sidecar.key.flavour)
         kind = gpu_kind.Gpu(self._gpu.name, self._gpu.compute_capability)
-        plan = read_plan(self._path, Target.of(flavour, kind))
-        self._engine: tensorrt.ICudaEngine | None = flavour.deserialise(plan)
+        content = read_plan(self._path, Target(flavour.name, flavour.version, kind))
+        self._plan = plan = flavour.load_plan(content)
         self._opened.callback(self._forget)
         self.version = flavour.version
-        tensors = {tensor.name: tensor for tensor in flavour.list_tensors(self._engine)}
+        tensors = {tensor.name: tensor for tensor in plan.tensors}
         recipe = self._recipe
         wanted = {
             recipe.input.name: (True, recipe.input.dtype, shape_sample(recipe, "LINEAR")),
@@ -108,7 +113,7 @@ class TensorRt(CudaEngine):
                     f"{self._path}: {name} of its recipe is not what the plan has: "
                     f"{', '.join(map(str, tensors.values()))}. Build it again"
                 )
-        self._layout = flavour.read_format(self._engine, recipe.input.name)
+        self._layout = plan.read_format(recipe.input.name)
         self._choose_kernel()
         batch = tensors[recipe.input.name].shape[0]
         self._fixed_batch = batch if batch > 0 else None
@@ -116,7 +121,7 @@ class TensorRt(CudaEngine):
         return output.shape[1:], np.dtype(output.dtype)
 
     def _choose_kernel(self) -> None:
-        """What samples are in pinned memory, and what makes the network's input of them."""
+        """Choose what samples are in pinned memory, and the kernel that prepares them."""
         recipe = self._recipe
         self._sample_shape = shape_sample(recipe, self._layout)
         self._network_bytes = self._sample_bytes
@@ -139,7 +144,7 @@ class TensorRt(CudaEngine):
         assert self._samples is not None
         self._addresses = self._samples.list_addresses()
         for sources in self._sources.values():
-            sources.array[:] = self._addresses[0]  # what fills up a batch must be loaded
+            sources.array[:] = self._addresses[0]  # padding of a batch must be loaded samples
 
     def _prepare_slots(self) -> None:
         if isinstance(self._kernel, Preparing):
@@ -177,19 +182,18 @@ class TensorRt(CudaEngine):
     def _prepare_size(self, slot: Slot, size: int) -> None:
         from ck_mlperf.loadgen.engines.cuda import Graph
 
-        assert self._engine is not None
-        flavour, recipe = self._flavour, self._recipe
+        assert self._plan is not None
         lane = self._lanes[slot.compute_stream.handle]
         if lane.context is None:
-            lane.context = flavour.create_context(self._engine, lane.stream.handle)
-        flavour.set_address(lane.context, recipe.input.name, lane.input or slot.input)
-        flavour.set_address(lane.context, recipe.output.name, slot.output)
+            lane.context = self._plan.create_context(lane.stream.handle)
+        lane.context.set_address(self._recipe.input.name, lane.input or slot.input)
+        lane.context.set_address(self._recipe.output.name, slot.output)
         if lane.size != size:
             self._set_size(lane, size)
-            for _ in range(_WARM_UP_RUNS):  # of the network by itself: no samples are loaded yet
-                flavour.execute(lane.context, lane.stream.handle)
+            for _ in range(_WARM_UP_RUNS):  # without the kernel before it: no samples are loaded
+                lane.context.execute(lane.stream.handle)
             lane.stream.synchronize()
-        if flavour.captures_graphs:
+        if self._captures_graphs:
             graph = Graph(lane.stream, lambda: self._execute(slot, size))
             self._graphs[id(slot), size] = graph
             self._prepared.callback(graph.free)
@@ -203,7 +207,7 @@ class TensorRt(CudaEngine):
         self._execute(slot, size)
 
     def _execute(self, slot: Slot, size: int) -> None:
-        """Enqueue what makes the network's input, and the network."""
+        """Enqueue the kernel that prepares the network's input, and the network."""
         lane = self._lanes[slot.compute_stream.handle]
         assert lane.context is not None
         if self._kernel is not None:
@@ -212,17 +216,17 @@ class TensorRt(CudaEngine):
                 self._kernel.start(source, lane.input or slot.input, size, lane.stream)
             elif lane.input:
                 self._kernel.start(self._copied[id(slot)], lane.input, size, lane.stream)
-        self._flavour.execute(lane.context, lane.stream.handle)
+        lane.context.execute(lane.stream.handle)
 
     def _set_size(self, lane: _Lane, size: int) -> None:
         if lane.size != size:
             assert lane.context is not None
             shape = (size, *shape_sample(self._recipe, "LINEAR"))
-            self._flavour.set_shape(lane.context, self._recipe.input.name, shape)
+            lane.context.set_shape(self._recipe.input.name, shape)
             lane.size = size
 
     def _forget(self) -> None:
-        # Contexts before the engine that they belong to.
+        # The contexts must go before the plan.
         self._graphs.clear()
         self._lanes.clear()
-        self._engine = None
+        self._plan = None

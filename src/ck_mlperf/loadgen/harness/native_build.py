@@ -9,7 +9,6 @@ them. Needs g++.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import re
 import shutil
@@ -23,6 +22,7 @@ from ck_mlperf.common.archives import unpack
 from ck_mlperf.common.downloads import parse_hash
 from ck_mlperf.common.errors import UserError, run_main
 from ck_mlperf.common.files import hash_file
+from ck_mlperf.common.locks import hold_lock
 from ck_mlperf.loadgen.harness.native import SHIM, NativeInterface
 
 VERSION = "6.0.17"
@@ -78,8 +78,7 @@ def build_once(folder: Path) -> Path:
     digest = hash_file(SHIM)[:16] + hash_file(Path(__file__))[:16]
     library = folder / f"loadgen-{VERSION}-{digest}.so"
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
+    with hold_lock(folder / "lock"):
         if not library.exists():
             build(library)
     return library

@@ -1,6 +1,6 @@
 """What builds leave for later builds: TensorRT's timings of kernels, and how long each build took.
 
-Both lie in a folder that all plans of one CK_TOOLS share. TensorRT takes no timings of another
+Both are in a folder that all plans of one CK_TOOLS share. TensorRT refuses timings of another
 version or another GPU, so the file's name has both.
 """
 
@@ -12,21 +12,19 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ck_mlperf.common.files import write_file
-from ck_mlperf.common.locks import hold_lock
+from ck_mlperf.common.locks import hold_lock, lock_path
+from ck_mlperf.tensorrt.api import Build
+from ck_mlperf.tensorrt.key import PlanKey
 
-if TYPE_CHECKING:
-    import tensorrt
-
-    from ck_mlperf.tensorrt.flavour import Flavour
-    from ck_mlperf.tensorrt.plan import PlanKey
-
-_CACHE_HEADER = b"ck_mlperf timing cache 1\n"
+# The name of the format, which is older than this package's: files of before are still used.
+_CACHE_HEADER = b"tensorrt_helper timing cache 1\n"
+_DIGEST_BYTES = 32
 _HISTORY = "plan-build-times.json"
 _MOST_BUILDS = 200
-# How much larger another build may have been, in batch and in the model's bytes, to tell something.
+# How much another build may differ, in batch and in the model's bytes, to tell something.
 _SIMILAR_BATCH = 4
 _SIMILAR_BYTES = 2
 
@@ -38,32 +36,36 @@ def cache_path(folder: Path, key: PlanKey) -> Path:
     return folder / f"timing-{name}.cache"
 
 
-def use_cache(flavour: Flavour, config: tensorrt.IBuilderConfig, path: Path) -> list[str]:
-    """Start from kept timings. What went wrong with them is worth a note, never more."""
+def use_cache(build: Build, title: str, path: Path) -> list[str]:
+    """Start a build from the timings in a file. Problems with them are only worth a note.
+
+    title: of the TensorRT, for the note.
+    """
     data = _read_cache(path)
-    is_used = flavour.use_timing_cache(config, data or b"")
+    is_used = build.use_timings(data or b"")
     if data is None:
-        return [f"timing cache: {path} is damaged or none of ours; it is made anew"]
+        return [f"timing cache: {path} is damaged or not a timing cache; it is made anew"]
     if data and not is_used:
-        return [f"timing cache: {flavour.title} refuses {path}; it is made anew"]
+        return [f"timing cache: {title} refuses {path}; it is made anew"]
     return []
 
 
-def keep_cache(flavour: Flavour, config: tensorrt.IBuilderConfig, path: Path) -> None:
-    """Write the timings back, with those that another build has added meanwhile."""
+def keep_cache(build: Build, path: Path) -> None:
+    """Write the timings back, merged with those that another build has added meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with hold_lock(path):
-        data = flavour.read_timing_cache(config, _read_cache(path) or b"")
+    with hold_lock(lock_path(path)):
+        data = build.read_timings(_read_cache(path) or b"")
         write_file(path, _CACHE_HEADER + hashlib.sha256(data).digest() + data)
 
 
 def _read_cache(path: Path) -> bytes | None:
-    """The timings in a file, b'' where there is none, None where the file is damaged."""
+    """The timings in a file, b'' if there is none, None if the file is damaged."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         return b""
-    header, digest, data = content[:31], content[31:63], content[63:]
+    header, rest = content[: len(_CACHE_HEADER)], content[len(_CACHE_HEADER) :]
+    digest, data = rest[:_DIGEST_BYTES], rest[_DIGEST_BYTES:]
     if header != _CACHE_HEADER or digest != hashlib.sha256(data).digest():
         return None
     return data
@@ -71,8 +73,8 @@ def _read_cache(path: Path) -> bytes | None:
 
 @dataclasses.dataclass(frozen=True)
 class BuildTime:
-    """How long a build took. kind: flavour, its major version, GPU and precision. seconds: with
-    reading the model and writing the plan. model_bytes: the ONNX file's size."""
+    """How long a build took. kind: flavour, its major version, GPU and precision. seconds:
+    including reading the model and writing the plan. model_bytes: the ONNX file's size."""
 
     kind: list[Any]
     max_batch: int
@@ -95,9 +97,10 @@ class BuildTime:
 
 
 def note_build(folder: Path, key: PlanKey, model_bytes: int, seconds: float) -> None:
-    """Keep how long a build took that has come to its end.
+    """Keep how long a finished build took.
 
-    It is a hint: of two at one moment one may be lost, and what cannot be written is left out.
+    It is a hint: of two builds that end together one may be lost, and a failure to write it is
+    ignored.
     """
     path = folder / _HISTORY
     builds = [*_read_history(path), BuildTime.of(key, model_bytes, round(seconds, 1))]
@@ -108,7 +111,7 @@ def note_build(folder: Path, key: PlanKey, model_bytes: int, seconds: float) -> 
 
 
 def describe_last(folder: Path, key: PlanKey, model_bytes: int) -> str | None:
-    """How long the last build of this kind took, in words; None where there was none."""
+    """How long the last build of this kind took, in words; None if there was none."""
     wanted = BuildTime.of(key, model_bytes, 0)
     for build in reversed(_read_history(folder / _HISTORY)):
         if build.is_similar(wanted):
@@ -118,7 +121,7 @@ def describe_last(folder: Path, key: PlanKey, model_bytes: int) -> str | None:
 
 
 def _read_history(path: Path) -> list[BuildTime]:
-    """The builds, oldest first; none where the file is missing or damaged."""
+    """The builds, oldest first; none if the file is missing or damaged."""
     try:
         builds = [BuildTime(**build) for build in json.loads(path.read_text(encoding="utf-8"))]
         for build in builds:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import signal
+from pathlib import Path
 
 import pytest
 
 from ck_mlperf.tensorrt.build import build_plan
-from ck_mlperf.tensorrt.flavour import load_flavour
 
+OLD_PLANS = Path(__file__).resolve().parents[1] / "data" / "plans"
 H100 = ("NVIDIA H100 80GB HBM3", "9.0")
 
 
@@ -36,7 +38,7 @@ def test_damaged_timings_are_made_anew(build_fake, tmp_path, spoil):
         "cut": good[:-3],
         "flip": good.replace(b"timing 0", b"timing 1"),
         "foreign": b"hello",
-        "refused": good[:31] + hashlib.sha256(refused).digest() + refused,
+        "refused": good[: good.index(b"\n") + 1] + hashlib.sha256(refused).digest() + refused,
     }[spoil]
     cache.write_bytes(spoilt)
     calls, sidecar = build_fake("11.3.0.12", timings=folder, max_batch=8)
@@ -50,13 +52,15 @@ def test_damaged_timings_are_made_anew(build_fake, tmp_path, spoil):
         assert cache.read_bytes() == good
 
 
-def test_timings_of_another_build_are_kept_too(fake_tensorrt):
-    fake_tensorrt("10.13.0.35")
-    flavour = load_flavour("tensorrt")
-    config = flavour.trt.Builder(flavour.log).create_builder_config()
-    assert flavour.use_timing_cache(config, b'["ours"]')
-    assert json.loads(flavour.read_timing_cache(config, b"")) == ["ours"]
-    assert json.loads(flavour.read_timing_cache(config, b'["theirs"]')) == ["ours", "theirs"]
+def test_timings_that_earlier_code_has_kept_are_used(build_fake, tmp_path):
+    """test/data/plans was written when the library was still called tensorrt_helper."""
+    name = "timing-tensorrt-8.6.1-NVIDIA-A100-SXM4-80GB-8.0.cache"
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    shutil.copy(OLD_PLANS / name, folder)
+    calls, sidecar = build_fake("8.6.1", timings=folder)
+    assert calls["timings"] == [["timing 0"], False]
+    assert not any("timing cache" in line for line in sidecar.build["log"])
 
 
 def test_one_file_for_each_version_and_gpu_in_the_folder_that_is_shared(build_fake, tmp_path):
