@@ -23,7 +23,8 @@ from ck_mlperf.images.preprocess import load_preprocessed
 from ck_mlperf.machine.gpus import find_gpus
 from ck_mlperf.models.compose import read_network
 from ck_mlperf.models.recipe import InputSpec, ModelRecipe, load_model_recipe
-from ck_mlperf.tensorrt.api import Flavour, load_flavour
+from ck_mlperf.tensorrt.api import load_flavour
+from ck_mlperf.tensorrt.api.interface import Flavour
 from ck_mlperf.tensorrt.key import PlanKey
 from ck_mlperf.tensorrt.plan_file import Sidecar, read_sidecar, write_plan
 from ck_mlperf.tensorrt.progress import Progress

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,17 @@ SKIPPED = (
 )
 
 
-@pytest.fixture(autouse=True)
-def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """The distributions that pip has installed; none to begin with."""
-    names: set[str] = set()
-    monkeypatch.setattr(module, "_is_installed", names.__contains__)
-    return names
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """install('tensorrt-libs'): as pip does. Nothing is installed to begin with."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+
+    def install_it(name: str) -> None:
+        folder = tmp_path / f"{name.replace('-', '_')}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+
+    return install_it
 
 
 def ask(
@@ -37,33 +43,34 @@ def ask(
     version: str = "10.15.1",
     building: bool = True,
 ) -> str:
-    situation = make_flavour(name, version).describe_situation(version, building)
-    return advise(errors, warnings, dataclasses.replace(situation, choices="CHOICES"))
+    return advise(errors, warnings, make_flavour(name, version), building)
 
 
-def test_a_missing_library_is_named_with_what_carries_it(installed):
+def test_a_missing_library_is_named_with_what_carries_it(install):
     said = ask(UNABLE)
     assert LIBRARY in said
     assert "compute capability 9.0" in said
     assert "LD_LIBRARY_PATH" in said
     assert "tensorrt-cu13-libs or tensorrt-cu12-libs" in said
-    installed.add("tensorrt")  # of a Debian package
+    install("tensorrt")  # of a Debian package
     assert ask(UNABLE) == said
-    installed |= {"tensorrt-cu12", "tensorrt-cu12-bindings"}
+    install("tensorrt-cu12")
+    assert ask(UNABLE) == said
+    install("tensorrt-cu12-bindings")
     said = ask(UNABLE)
     assert "tensorrt-cu12-libs==10.15.1, which is not installed: pip install tensorrt-cu12" in said
     assert "LD_LIBRARY_PATH" not in said
-    installed.add("tensorrt-cu12-libs")
+    install("tensorrt-cu12-libs")
     assert "pip install --force-reinstall --no-deps tensorrt-cu12-libs==10.15.1" in ask(UNABLE)
 
 
-def test_a_missing_library_of_8(installed):
-    installed.add("tensorrt-bindings")
+def test_a_missing_library_of_8(install):
+    install("tensorrt-bindings")
     message = "libnvinfer.so.8: cannot open shared object file: No such file or directory"
     assert "tensorrt-libs==8.6.1, which is not installed" in ask(message, version="8.6.1")
 
 
-def test_the_folder_of_the_other_libraries_is_named(monkeypatch, tmp_path):
+def test_the_folder_of_the_other_libraries_is_named(monkeypatch, tmp_path, install):
     maps = tmp_path / "maps"
     maps.write_text("7f00-7f01 r-xp 0 08:01 5  /opt/TensorRT/lib/libnvinfer.so.10.15.1\n")
     monkeypatch.setattr(module, "_MAPS", maps)
@@ -100,8 +107,11 @@ def test_turing_is_an_advice_of_tensorrt_for_rtx_only():
         ("CUDA initialization failure with error: 2", "not enough memory"),
         ("[allocate::31] Error Code 1: Cuda Runtime (out of memory)", "a smaller maxbatch"),
         ("Error Code 2: OutOfMemory (Requested amount of GPU memory", "TENSORRT_WORKSPACE_MIB"),
-        ("Internal Error (Target GPU SM 61 is not supported by this TensorRT release.)", "CHOICES"),
-        ("Error Code 1: Internal Error (Unsupported SM: 0x90a)", "CHOICES"),
+        (
+            "Internal Error (Target GPU SM 61 is not supported by this TensorRT release.)",
+            "which: pip",
+        ),
+        ("Error Code 1: Internal Error (Unsupported SM: 0x90a)", "made for this GPU. What"),
         ("generated on an incompatible device, expecting compute 9.0 got", "build it again here"),
         (NO_KERNEL.format("layer4.2.conv1 + relu"), "no kernel for node layer4.2.conv1 + relu "),
         (NO_KERNEL.format("{ForeignNode[a.b...c]}"), "no kernel for node {ForeignNode[a.b...c]} "),

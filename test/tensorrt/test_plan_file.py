@@ -11,7 +11,7 @@ import pytest
 
 from ck_mlperf.machine.gpus import Gpu
 from ck_mlperf.models.recipe import load_model_recipe
-from ck_mlperf.tensorrt.api import IoTensor
+from ck_mlperf.tensorrt.api.interface import IoTensor
 from ck_mlperf.tensorrt.key import PlanKey, Target, compare_keys
 from ck_mlperf.tensorrt.plan_file import (
     PlanError,

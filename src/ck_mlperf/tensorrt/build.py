@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 from ck_mlperf.common.errors import UserError, run_main
 from ck_mlperf.common.locks import hold_lock, lock_path
 from ck_mlperf.machine.gpus import find_gpus
-from ck_mlperf.tensorrt.api import Build, Flavour
+from ck_mlperf.tensorrt.api.interface import Build, Flavour
 from ck_mlperf.tensorrt.key import INPUTS, describe_gpu
 from ck_mlperf.tensorrt.lookup import Lookup, look_up
 from ck_mlperf.tensorrt.plan_file import Sidecar, write_plan

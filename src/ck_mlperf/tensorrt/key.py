@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ck_mlperf.machine.gpus import Gpu
-from ck_mlperf.tensorrt.api import FLAVOURS, PRECISIONS
+from ck_mlperf.tensorrt.api.interface import FLAVOURS, PRECISIONS
 
 # What samples are, by the words of the tags: numpy's names of their types.
 INPUTS = {"uint8": "uint8", "int8": "int8", "fp16": "float16", "fp32": "float32"}

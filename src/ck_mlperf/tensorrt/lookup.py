@@ -14,7 +14,8 @@ from typing import Any
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.files import hash_file
 from ck_mlperf.machine.gpus import Gpu, find_gpus
-from ck_mlperf.tensorrt.api import Flavour, load_flavour
+from ck_mlperf.tensorrt.api import load_flavour
+from ck_mlperf.tensorrt.api.interface import Flavour
 from ck_mlperf.tensorrt.key import PlanKey, explain_reuse
 from ck_mlperf.tensorrt.plan_file import is_as_built, judge_plan, measure_plan, recall_plan
 from ck_mlperf.tensorrt.request import BuildRequest

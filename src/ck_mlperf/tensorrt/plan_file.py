@@ -17,7 +17,7 @@ from typing import Any, cast
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.files import hash_file, write_file
 from ck_mlperf.models.recipe import CHOICES, ModelRecipe
-from ck_mlperf.tensorrt.api import IoTensor
+from ck_mlperf.tensorrt.api.interface import IoTensor
 from ck_mlperf.tensorrt.key import (
     PlanKey,
     Target,

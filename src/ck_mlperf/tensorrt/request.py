@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.tensorrt.api import FLAVOURS, PRECISIONS
+from ck_mlperf.tensorrt.api.interface import FLAVOURS, PRECISIONS
 from ck_mlperf.tensorrt.key import INPUTS
 
 

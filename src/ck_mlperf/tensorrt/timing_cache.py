@@ -16,7 +16,7 @@ from typing import Any
 
 from ck_mlperf.common.files import write_file
 from ck_mlperf.common.locks import hold_lock, lock_path
-from ck_mlperf.tensorrt.api import Build
+from ck_mlperf.tensorrt.api.interface import Build
 from ck_mlperf.tensorrt.key import PlanKey
 
 # The name of the format, which is older than this package's: files of before are still used.

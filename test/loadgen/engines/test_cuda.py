@@ -21,7 +21,7 @@ from ck_mlperf.loadgen.engines.onnxruntime_cpu import OnnxRuntimeCpu
 from ck_mlperf.loadgen.engines.onnxruntime_cuda import OnnxRuntimeCuda
 from ck_mlperf.loadgen.engines.tensorrt import TensorRt
 from ck_mlperf.models.recipe import ModelRecipe, load_model_recipe
-from ck_mlperf.tensorrt.api import IoTensor
+from ck_mlperf.tensorrt.api.interface import IoTensor
 
 SIDE = 12
 CLASSES = 256

@@ -23,7 +23,7 @@ from ck_mlperf.loadgen.engines.prepare import (
     shape_sample,
 )
 from ck_mlperf.models.recipe import ModelRecipe
-from ck_mlperf.tensorrt.api import INPUT_FORMATS
+from ck_mlperf.tensorrt.api.interface import INPUT_FORMATS
 
 KERNELS = Path(prepare.__file__).with_name("prepare.cu")
 LINES = KERNELS.with_suffix(".ptx").read_text().splitlines()

@@ -12,7 +12,8 @@ import onnx
 import pytest
 
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.tensorrt.api import IoTensor, load_flavour, make_flavour
+from ck_mlperf.tensorrt.api import load_flavour, make_flavour
+from ck_mlperf.tensorrt.api.interface import IoTensor
 from ck_mlperf.tensorrt.build import build_plan
 from ck_mlperf.tensorrt.key import PlanKey
 

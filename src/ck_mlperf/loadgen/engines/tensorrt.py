@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ck_mlperf.loadgen.engines.cuda import Graph, PinnedArray
-    from ck_mlperf.tensorrt.api import Context, LoadedPlan
+    from ck_mlperf.tensorrt.api.interface import Context, LoadedPlan
 
 # In TensorRT for RTX, the first run compiles and the second captures a graph.
 _WARM_UP_RUNS = 3

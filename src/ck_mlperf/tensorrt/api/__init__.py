@@ -19,36 +19,11 @@ import re
 from pathlib import Path
 
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.tensorrt.api.interface import (
-    FLAVOURS,
-    INPUT_FORMATS,
-    PRECISIONS,
-    Build,
-    Context,
-    Flavour,
-    IoTensor,
-    LoadedPlan,
-)
+from ck_mlperf.tensorrt.api.interface import FLAVOURS, Flavour
 from ck_mlperf.tensorrt.api.tensorrt_8 import TensorRt8
 from ck_mlperf.tensorrt.api.tensorrt_10 import TensorRt10
-from ck_mlperf.tensorrt.api.tensorrt_rtx import RTX_CAPABILITIES, TensorRtForRtx
+from ck_mlperf.tensorrt.api.tensorrt_rtx import TensorRtForRtx
 from ck_mlperf.tensorrt.causes import add_advice
-
-__all__ = [
-    "FAMILIES",
-    "FLAVOURS",
-    "INPUT_FORMATS",
-    "PRECISIONS",
-    "RTX_CAPABILITIES",
-    "Build",
-    "Context",
-    "Flavour",
-    "IoTensor",
-    "LoadedPlan",
-    "find_version",
-    "load_flavour",
-    "make_flavour",
-]
 
 # Newest first.
 FAMILIES: tuple[type[Flavour], ...] = (TensorRt10, TensorRt8, TensorRtForRtx)
@@ -111,6 +86,6 @@ def find_version(name: str) -> str | None:
     try:
         return str(importlib.import_module(name).__version__)
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        situation = next(family for family in FAMILIES if family.name == name)
-        reason = add_advice(str(error), [str(error)], [], situation.describe_situation(""))
+        newest = next(family for family in FAMILIES if family.name == name)
+        reason = add_advice(str(error), [str(error)], [], newest("", (0, 0)))
         raise UserError(f"{name} is installed in {package} but does not load: {reason}") from error

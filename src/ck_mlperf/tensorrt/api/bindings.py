@@ -9,12 +9,12 @@ import functools
 import importlib
 import json
 import re
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.tensorrt.api.callbacks import Log, make_log, make_monitor
+from ck_mlperf.tensorrt.api.callbacks import make_log, make_monitor
 from ck_mlperf.tensorrt.api.interface import Build, Context, Flavour, IoTensor, LoadedPlan
 from ck_mlperf.tensorrt.causes import add_advice, advise
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # What TensorRT's ONNX parsers say of an operator that they do not have.
 _UNSUPPORTED = re.compile(r"UNSUPPORTED|[Nn]o importer registered|not supported|[Uu]nsupported")
+_SEVERE = ("INTERNAL_ERROR", "ERROR")
 _DTYPES = {
     "FLOAT": "float32",
     "HALF": "float16",
@@ -38,23 +39,6 @@ _DTYPES = {
 }
 
 
-class Api(Protocol):
-    """The names of the module that are used here and that all of its versions have."""
-
-    Builder: type[tensorrt.Builder]
-    BuilderFlag: type[tensorrt.BuilderFlag]
-    DataType: type[tensorrt.DataType]
-    ILogger: type[tensorrt.ILogger]
-    LayerInformationFormat: type[tensorrt.LayerInformationFormat]
-    MemoryPoolType: type[tensorrt.MemoryPoolType]
-    NetworkDefinitionCreationFlag: type[tensorrt.NetworkDefinitionCreationFlag]
-    OnnxParser: type[tensorrt.OnnxParser]
-    ProfilingVerbosity: type[tensorrt.ProfilingVerbosity]
-    Runtime: type[tensorrt.Runtime]
-    TensorFormat: type[tensorrt.TensorFormat]
-    TensorIOMode: type[tensorrt.TensorIOMode]
-
-
 class Bindings(Flavour):
     """A TensorRT that is a Python module."""
 
@@ -63,49 +47,48 @@ class Bindings(Flavour):
     library = "libnvinfer"
 
     @functools.cached_property
-    def trt(self) -> Api:
+    def trt(self) -> Any:
         """The module. Raises UserError if its libraries cannot be loaded."""
         try:
             module = importlib.import_module(self.name)
         except (ImportError, OSError, RuntimeError) as error:
-            reason = add_advice(str(error), [str(error)], [], self.describe_situation(self.version))
+            reason = add_advice(str(error), [str(error)], [], self)
             raise UserError(f"{self.title} is installed but does not load: {reason}") from error
         if module.__version__ != self.version:
             raise UserError(
                 f"{self.name} says that it is {module.__version__}, its files say {self.version}: "
                 "two installations are in one folder. Remove both, then install one"
             )
-        return cast(Api, module)
-
-    @property
-    def log(self) -> Log:
-        log: Log = make_log(cast(Hashable, self.trt))
-        return log
-
-    @property
-    def logger(self) -> tensorrt.ILogger:
-        """The same log, as TensorRT takes it."""
-        return cast("tensorrt.ILogger", self.log)
+        return module
 
     def take_log(self) -> list[tuple[str, str]]:
-        return self.log.take()
+        log = make_log(self.trt)
+        messages: list[tuple[str, str]] = log.messages
+        log.messages = []
+        return messages
+
+    def _take_problems(self) -> tuple[list[str], list[str]]:
+        """The errors, the cause first, and the warnings since the last call."""
+        messages = self.take_log()
+        errors = [message for severity, message in messages if severity in _SEVERE]
+        return errors, [message for severity, message in messages if severity == "WARNING"]
 
     def parse(self, model: bytes, path: Path) -> Build:
-        self.log.take()
+        self.take_log()
         try:
-            builder = self.trt.Builder(self.logger)
+            builder = self.trt.Builder(make_log(self.trt))
         except (TypeError, RuntimeError) as error:  # pybind's word for a null pointer
             raise self.describe_failure("cannot start", error) from error
         network = builder.create_network(self.network_flags())
-        parser = self.trt.OnnxParser(network, self.logger)
+        parser = self.trt.OnnxParser(network, make_log(self.trt))
         if not parser.parse(model):
             raise self._describe_parsing(parser, path)
         return PythonBuild(self, path, builder, network)
 
     def load_plan(self, plan: bytes) -> LoadedPlan:
-        self.log.take()
+        self.take_log()
         try:
-            engine = self.trt.Runtime(self.logger).deserialize_cuda_engine(plan)
+            engine = self.trt.Runtime(make_log(self.trt)).deserialize_cuda_engine(plan)
         except (TypeError, RuntimeError) as error:
             raise self.describe_failure("cannot load the plan", error) from error
         if engine is None:
@@ -114,24 +97,23 @@ class Bindings(Flavour):
 
     def describe_failure(self, what: str, error: Exception | None = None) -> UserError:
         """The error for the user, from what TensorRT has logged."""
-        errors, warnings = self.log.take_problems()
+        errors, warnings = self._take_problems()
         errors = errors or ([str(error)] if error else [])
         reason = errors[0] if errors else "it gives no reason"
-        situation = self.describe_situation(self.version)
-        return UserError(f"{self.title} {what}: {add_advice(reason, errors, warnings, situation)}")
+        return UserError(f"{self.title} {what}: {add_advice(reason, errors, warnings, self)}")
 
     def describe_failed_build(self, what: str) -> UserError:
         """The error for the user if a build gave no plan, from what TensorRT has logged."""
-        errors, warnings = self.log.take_problems()
-        advice = advise(errors, warnings, self.describe_situation(self.version, building=True))
+        errors, warnings = self._take_problems()
+        advice = advise(errors, warnings, self, building=True)
         reasons = "\n  ".join(errors or ["it gives no reason"])
         return UserError(f"{self.title} could not build {what}:\n  {reasons}\n{advice}".strip())
 
     def _describe_parsing(self, parser: tensorrt.OnnxParser, path: Path) -> UserError:
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        lines = [_describe_parser_error(error) for error in errors] or self.log.take_problems()[0]
+        lines = [_describe_parser_error(error) for error in errors] or self._take_problems()[0]
         text = "\n  ".join(dict.fromkeys(lines))
-        advice = advise(lines, [], self.describe_situation(self.version))
+        advice = advise(lines, [], self)
         # 8.6 has no code for operators; it says "No importer registered for op: X".
         known = [text, *(str(error.code()) for error in errors)]
         if not advice and any(map(_UNSUPPORTED.search, known)):
@@ -202,8 +184,8 @@ class PythonBuild(Build):
             config.clear_flag(api.BuilderFlag.TF32)
         if "PREFER_PRECISION_CONSTRAINTS" in options["flags"]:
             self._keep_float32(float32_nodes)
-        for name in options["previews"]:  # not in tensorrt-stubs: only 8.6 has this one
-            config.set_preview_feature(getattr(cast(Any, api).PreviewFeature, name), True)
+        for name in options["previews"]:
+            config.set_preview_feature(getattr(api.PreviewFeature, name), True)
         self._allow_formats(options["input_formats"])
         config.profiling_verbosity = getattr(api.ProfilingVerbosity, options["profiling_verbosity"])
         if options["workspace_bytes"] is not None:
@@ -213,8 +195,8 @@ class PythonBuild(Build):
         if options["aux_streams"] is not None:
             config.max_aux_streams = options["aux_streams"]
         if options["tiling_level"] is not None:
-            levels = cast(Any, api).TilingOptimizationLevel
-            config.tiling_optimization_level = levels(options["tiling_level"])
+            level = api.TilingOptimizationLevel(options["tiling_level"])
+            config.tiling_optimization_level = level
         self._flavour.set_target(config, key)
         self._add_profile(key)
 
@@ -229,7 +211,7 @@ class PythonBuild(Build):
     def run(self, progress: Progress) -> bytes:
         if self._flavour.reports_progress:
             monitor = make_monitor(self._flavour.trt, progress)  # must live as long as the build
-            self.config.progress_monitor = cast("tensorrt.IProgressMonitor", monitor)
+            self.config.progress_monitor = monitor
         plan = self._builder.build_serialized_network(self.network, self.config)
         if plan is None:
             raise self._flavour.describe_failed_build(self._what)

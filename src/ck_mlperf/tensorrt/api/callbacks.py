@@ -13,48 +13,28 @@ if TYPE_CHECKING:
 
     from ck_mlperf.tensorrt.progress import Progress
 
-_SEVERE = ("INTERNAL_ERROR", "ERROR")
-
-
-class Log:
-    """TensorRT's messages, from any of its threads, without the verbose ones."""
-
-    def __init__(self) -> None:
-        self._messages: list[tuple[str, str]] = []
-
-    def add(self, severity: str, message: str) -> None:
-        if severity != "VERBOSE":
-            self._messages.append((severity, message))
-
-    def take(self) -> list[tuple[str, str]]:
-        """All (severity, message) since the last call."""
-        messages, self._messages = self._messages, []
-        return messages
-
-    def take_problems(self) -> tuple[list[str], list[str]]:
-        """The errors, the cause first, and the warnings since the last call."""
-        messages = self.take()
-        errors = [message for severity, message in messages if severity in _SEVERE]
-        return errors, [message for severity, message in messages if severity == "WARNING"]
-
 
 @functools.cache
 def make_log(api: Any) -> Any:
-    """The one log of a library: TensorRT keeps the first logger that it is given."""
+    """The one ILogger of a library: TensorRT keeps the first that it is given.
 
-    class Adapter(api.ILogger, Log):  # type: ignore[misc]
+    `messages` has the (severity, text) of each message but the verbose ones, from any thread.
+    """
+
+    class Adapter(api.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             api.ILogger.__init__(self)
-            Log.__init__(self)
+            self.messages: list[tuple[str, str]] = []
 
         def log(self, severity: tensorrt.ILogger.Severity, msg: str) -> None:
-            self.add(severity.name, msg)
+            if severity.name != "VERBOSE":
+                self.messages.append((severity.name, msg))
 
     return Adapter()
 
 
 def make_monitor(api: Any, progress: Progress) -> Any:
-    """TensorRT's IProgressMonitor that reports to `progress`."""
+    """An IProgressMonitor that reports to `progress`."""
 
     class Adapter(api.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.machine.gpus import Gpu
-from ck_mlperf.tensorrt.causes import Situation
 
 if TYPE_CHECKING:
     from ck_mlperf.tensorrt.key import PlanKey
@@ -101,6 +100,11 @@ class Flavour(abc.ABC):
                 f"it is used as if it were {self.newest}"
             )
 
+    @property
+    def choices(self) -> str:
+        """How to install the versions of this flavour, and what they run on."""
+        return FLAVOURS[self.name]
+
     @classmethod
     @abc.abstractmethod
     def takes(cls, release: tuple[int, int]) -> bool:
@@ -120,7 +124,7 @@ class Flavour(abc.ABC):
         """What else a build depends on, as the plan's key holds it.
 
         limits: TensorRT's own where None. workspace_bytes: the most device memory that a layer may
-        use; builder_level: 0 to 5, how long to search for kernels; aux_streams: how many streams a
+        use; builder_level: 0 to 5, how long to look for kernels; aux_streams: how many streams a
         context may use beside its own; tiling_level: 0 to 3.
         Raises UserError if this version does not support a limit.
         """
@@ -172,18 +176,6 @@ class Flavour(abc.ABC):
                 f"Install an older one: {FLAVOURS['tensorrt']}"
             )
         return {"name": gpu.name, "compute_capability": gpu.compute_capability}
-
-    @classmethod
-    def describe_situation(cls, version: str, building: bool = False) -> Situation:
-        """Where a message comes from, for advice about it. version: '' if it is not known."""
-        return Situation(
-            version=version,
-            choices=FLAVOURS[cls.name],
-            distributions=cls.distributions,
-            library=cls.library,
-            builds_for_list=cls.builds_for_list,
-            building=building,
-        )
 
     # What imports the library
 
