@@ -1,8 +1,8 @@
-"""Fixtures of the tensorrt room, by which plans are built with a stand-in."""
+"""Fixtures by which plans are built with a stand-in for TensorRT."""
 
 from __future__ import annotations
 
-from ..tensorrt.conftest import (
+from ..builders.plans import (
     build_fake,
     fake_tensorrt,
     make_model,

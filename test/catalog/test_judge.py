@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import ck_mlperf.tensorrt.build
-import ck_mlperf.tensorrt.plan
 from ck_mlperf.catalog.host import Host, Tensorrt
 from ck_mlperf.catalog.judge import judge_plan_file
 from ck_mlperf.catalog.kernel import Entry
@@ -17,9 +15,11 @@ from ck_mlperf.catalog.request import read_request
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.files import hash_file
 from ck_mlperf.machine.gpus import Gpu
-from ck_mlperf.tensorrt.plan import PlanError, Target, read_plan, read_sidecar, sidecar_path
+from ck_mlperf.tensorrt import lookup, plan_file
+from ck_mlperf.tensorrt.key import Target
+from ck_mlperf.tensorrt.plan_file import PlanError, read_plan, read_sidecar, sidecar_path
 
-from ..tensorrt.conftest import A100
+from ..builders.plans import A100
 
 TEN = Tensorrt("tensorrt", "10.13.0.35")
 HOST = Host((TEN,), (Gpu(*A100),))
@@ -73,7 +73,7 @@ def hashed(monkeypatch):
         names.append(path.name)
         return hash_file(path)
 
-    for user in (ck_mlperf.tensorrt.build, ck_mlperf.tensorrt.plan):
+    for user in (lookup, plan_file):
         monkeypatch.setattr(user, "hash_file", hash_it)
     return names
 
@@ -169,5 +169,5 @@ def test_the_bytes_are_hashed_as_they_are_read(plan):
     plan.path.write_bytes(content[:-1] + b"?")
     os.utime(sidecar_path(plan.path))  # younger than the damage
     assert plan.judge() == []
-    with pytest.raises(PlanError, match="damaged or another one"):
+    with pytest.raises(PlanError, match="damaged or was replaced"):
         read_plan(plan.path, Target("tensorrt", sidecar.key.version, None))

@@ -16,7 +16,8 @@ from ck_mlperf.tensorrt.key import Target
 from ck_mlperf.tensorrt.lookup import look_up
 from ck_mlperf.tensorrt.plan_file import PlanError, read_plan, read_sidecar, sidecar_path
 
-from .conftest import A100, build
+from ..builders.plans import A100
+from .conftest import build
 
 OLD_PLANS = Path(__file__).resolve().parents[1] / "data" / "plans"
 

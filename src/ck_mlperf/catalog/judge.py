@@ -29,9 +29,10 @@ def judge_plan_file(
     file is not known any more, what the plan was built for is compared, and the rest is taken as it
     is. Raises UserError where the request makes no sense on this host.
     """
-    from ck_mlperf.tensorrt.build import BuildRequest, look_up
-    from ck_mlperf.tensorrt.flavour import Flavour
-    from ck_mlperf.tensorrt.plan import judge_plan, measure_plan, read_sidecar, recall_plan
+    from ck_mlperf.tensorrt.api import make_flavour
+    from ck_mlperf.tensorrt.lookup import look_up
+    from ck_mlperf.tensorrt.plan_file import judge_plan, measure_plan, read_sidecar, recall_plan
+    from ck_mlperf.tensorrt.request import BuildRequest
 
     tag = find_flavour_tag(entry.tags)
     module, major = read_flavour_tag(tag)
@@ -39,7 +40,7 @@ def judge_plan_file(
     if found is None:
         what = module if major is None else f"{module} {major}"
         return [f"{what} is not installed any more, with which it was built"]
-    flavour = Flavour(found.module, found.version)
+    flavour = make_flavour(found.module, found.version)
     options = entry.customize.get("install_env", {})
     capabilities = _choose_capabilities(options.get("TENSORRT_COMPUTE_CAPABILITIES"), host)
     path, gpus = Path(entry.path), list(host.gpus)

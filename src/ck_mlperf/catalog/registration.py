@@ -13,7 +13,7 @@ from typing import Any
 from ck_mlperf.catalog.kernel import Catalog, Dep, dep_python
 from ck_mlperf.catalog.request import CONVERTED, list_option_tags, max_batch_tag
 from ck_mlperf.tensorrt.names import make_flavour_tag
-from ck_mlperf.tensorrt.plan import read_sidecar
+from ck_mlperf.tensorrt.plan_file import read_sidecar
 
 _State = tuple[int, int, int] | None
 # CK asks for the version of one file several times in a command: {files as they were: recipe}.

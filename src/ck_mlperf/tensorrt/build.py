@@ -29,8 +29,9 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 from ck_mlperf.common.errors import UserError, run_main
 from ck_mlperf.common.locks import hold_lock, lock_path
 from ck_mlperf.machine.gpus import find_gpus
+from ck_mlperf.models.precisions import PLAN_INPUTS
 from ck_mlperf.tensorrt.api.interface import Build, Flavour
-from ck_mlperf.tensorrt.key import INPUTS, describe_gpu
+from ck_mlperf.tensorrt.key import describe_gpu
 from ck_mlperf.tensorrt.lookup import Lookup, look_up
 from ck_mlperf.tensorrt.plan_file import Sidecar, write_plan
 from ck_mlperf.tensorrt.progress import Progress
@@ -195,7 +196,7 @@ def _end_process() -> NoReturn:
 
 
 def _check_input(request: BuildRequest, recipe: ModelRecipe) -> None:
-    if request.input != "uint8" and INPUTS[request.input] != recipe.input.dtype:
+    if request.input != "uint8" and PLAN_INPUTS[request.input] != recipe.input.dtype:
         raise UserError(
             f"{request.model} takes {recipe.input.dtype}: its samples cannot be {request.input}. "
             "Leave --input out, and images are prepared on the GPU, or convert the model with "

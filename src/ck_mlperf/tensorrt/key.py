@@ -8,10 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ck_mlperf.machine.gpus import Gpu
-from ck_mlperf.tensorrt.api.interface import FLAVOURS, PRECISIONS
-
-# What samples are, by the words of the tags: numpy's names of their types.
-INPUTS = {"uint8": "uint8", "int8": "int8", "fp16": "float16", "fp32": "float32"}
+from ck_mlperf.models.precisions import PLAN_INPUTS, PRECISIONS
+from ck_mlperf.tensorrt.names import MODULES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +20,8 @@ class PlanKey:
     beside it (None: there is none). source_sha256: of the ONNX file that this was converted from.
     gpu: {"name", "compute_capability"} of the GPU that built it (TensorRT), or
     {"compute_capabilities": [...]} that it was built for (TensorRT for RTX).
-    input: what the samples are, one of INPUTS: 'uint8', images that a kernel prepares on the GPU,
-    or the type of the plan's own input, in which they are prepared when they are loaded.
+    input: what the samples are, one of PLAN_INPUTS: 'uint8', images that a kernel prepares on the
+    GPU, or the type of the plan's own input, in which they are prepared when they are loaded.
     max_batch, opt_batch: the profile's largest batch, and the one it is tuned for.
     options: `Flavour.list_options`. calibration: what int8 was calibrated with, else None.
     """
@@ -58,9 +56,9 @@ class PlanKey:
         if not isinstance(data["version"], str):
             raise ValueError("version is not a string")
         for name, choices in (
-            ("flavour", tuple(FLAVOURS)),
+            ("flavour", MODULES),
             ("precision", PRECISIONS),
-            ("input", tuple(INPUTS)),
+            ("input", tuple(PLAN_INPUTS)),
         ):
             if data[name] not in choices:
                 raise ValueError(f"{name} is not {' or '.join(choices)}")

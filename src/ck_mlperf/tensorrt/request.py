@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.tensorrt.api.interface import FLAVOURS, PRECISIONS
-from ck_mlperf.tensorrt.key import INPUTS
+from ck_mlperf.models.precisions import FILE_PRECISION, PLAN_INPUTS, PRECISIONS
+from ck_mlperf.tensorrt.names import MODULES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class BuildRequest:
     compute_capabilities: to build for, with TensorRT for RTX; None: those of the GPUs that are
     there, or all if there is none. timings: the folder in which builds leave their timings for
     others; None: the plan's.
-    input: what the samples are, one of `key.INPUTS`. The limits are TensorRT's own if None:
+    input: what the samples are, one of PLAN_INPUTS. The limits are TensorRT's own if None:
     workspace_bytes: the most device memory that a layer may use; builder_level, aux_streams,
     tiling_level: its builder_optimization_level, max_aux_streams and tiling_optimization_level.
     """
@@ -53,8 +53,8 @@ class BuildRequest:
 
     @property
     def file_precision(self) -> str:
-        """What the ONNX file must have been converted to. tf32 is built from a float32 file."""
-        return "fp32" if self.precision == "tf32" else self.precision
+        """What the ONNX file must have been converted to."""
+        return FILE_PRECISION[self.precision]
 
     def check(self) -> None:
         """Raises UserError if the request makes no sense on any machine."""
@@ -76,10 +76,10 @@ def parse_request(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> 
     add("--model", type=Path, required=True, metavar="CONVERTED.onnx")
     add("--output", "--plan", type=Path, required=True, metavar="MODEL.plan")
     add("--precision", choices=PRECISIONS, required=True)
-    add("--input", choices=tuple(INPUTS), default="uint8", help="what samples are")
+    add("--input", choices=tuple(PLAN_INPUTS), default="uint8", help="what samples are")
     add("--max-batch", type=int, required=True, metavar="N")
     add("--opt-batch", type=int, metavar="N", help="batch to tune for (N)")
-    add("--flavour", choices=tuple(FLAVOURS), help="if several are installed")
+    add("--flavour", choices=MODULES, help="if several are installed")
     add("--compute-capabilities", metavar="8.6,8.9", help="TensorRT for RTX only")
     add("--timings", type=Path, metavar="FOLDER", help="for what builds share")
     add("--workspace-mib", type=int, metavar="MIB", help="device memory per layer")

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from ck_mlperf.common.errors import run_main
-from ck_mlperf.tensorrt.flavour import find_version
+from ck_mlperf.tensorrt.api import find_version
 from ck_mlperf.tensorrt.names import MODULES
 
 Found = tuple[str, str, str]

@@ -17,6 +17,7 @@ from ck_mlperf.common.errors import UserError
 from ck_mlperf.tensorrt.api.callbacks import make_log, make_monitor
 from ck_mlperf.tensorrt.api.interface import Build, Context, Flavour, IoTensor, LoadedPlan
 from ck_mlperf.tensorrt.causes import add_advice, advise
+from ck_mlperf.tensorrt.names import MODULE
 
 if TYPE_CHECKING:
     import tensorrt
@@ -42,7 +43,7 @@ _DTYPES = {
 class Bindings(Flavour):
     """A TensorRT that is a Python module."""
 
-    name = "tensorrt"
+    name = MODULE
     distributions: ClassVar[tuple[str, ...]] = ("tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu11")
     library = "libnvinfer"
 

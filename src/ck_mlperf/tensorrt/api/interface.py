@@ -14,22 +14,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.machine.gpus import Gpu
+from ck_mlperf.tensorrt.names import MODULE, RTX_MODULE
 
 if TYPE_CHECKING:
     from ck_mlperf.tensorrt.key import PlanKey
     from ck_mlperf.tensorrt.progress import Progress
 
-PRECISIONS = ("fp32", "tf32", "fp16", "int8")
-
 # How to install each flavour, and what it runs on. A flavour is named as Python imports it.
 FLAVOURS = {
-    "tensorrt": (
+    MODULE: (
         "pip install tensorrt-cu13 (or -cu12, by the driver's CUDA version; 11 or 10, compute "
         "capability 7.5 and newer), or, for a GTX 1080 and others down to compute capability 6.0, "
         "pip install tensorrt==8.6.1 (Python up to 3.11); all fetch their libraries from NVIDIA's "
         "own package index"
     ),
-    "tensorrt_rtx": (
+    RTX_MODULE: (
         "pip install tensorrt-rtx-cu13 (or -cu12, by the driver's CUDA version): GeForce and RTX "
         "GPUs of compute capability 7.5, 8.0, 8.6, 8.9 and 12.x; it builds plans without a GPU too"
     ),
@@ -161,7 +160,7 @@ class Flavour(abc.ABC):
             raise UserError(
                 f"{self.title} builds a plan on the GPU that will run it, and there is none here "
                 "(the driver lists none). Build on the machine that has it, or use the flavour "
-                f"tensorrt_rtx, which needs none: {FLAVOURS['tensorrt_rtx']}"
+                f"tensorrt_rtx, which needs none: {FLAVOURS[RTX_MODULE]}"
             )
         if len(gpus) > 1:
             raise UserError(
@@ -173,7 +172,7 @@ class Flavour(abc.ABC):
         if tuple(map(int, gpu.compute_capability.split("."))) < least:
             raise UserError(
                 f"{self.title} does not run on {gpu}: it needs {least[0]}.{least[1]} or newer. "
-                f"Install an older one: {FLAVOURS['tensorrt']}"
+                f"Install an older one: {FLAVOURS[MODULE]}"
             )
         return {"name": gpu.name, "compute_capability": gpu.compute_capability}
 

@@ -9,21 +9,20 @@ from ck_mlperf.common.errors import UserError
 from ck_mlperf.machine.gpus import Gpu
 from ck_mlperf.tensorrt.api.bindings import Bindings
 from ck_mlperf.tensorrt.api.interface import FLAVOURS
+from ck_mlperf.tensorrt.names import MODULE, RTX_CAPABILITIES, RTX_MODULE
 
 if TYPE_CHECKING:
     import tensorrt
 
     from ck_mlperf.tensorrt.key import PlanKey
 
-# What TensorRT for RTX 1.7 builds for: its enumeration ComputeCapability.
-RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 _TURING = "7.5"
 
 
 class TensorRtForRtx(Bindings):
     """It times nothing when it builds, and captures CUDA graphs itself when it runs."""
 
-    name = "tensorrt_rtx"
+    name = RTX_MODULE
     product = "TensorRT for RTX"
     newest = 1
     distributions = ("tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx-cu11")
@@ -50,7 +49,7 @@ class TensorRtForRtx(Bindings):
             raise UserError(
                 f"{self.title} does not run on {', '.join(map(str, gpus))}: it needs compute "
                 f"capability {' or '.join(RTX_CAPABILITIES)}. Use TensorRT itself "
-                f"({FLAVOURS['tensorrt']}), or run the ONNX model with ONNX Runtime. To build for "
+                f"({FLAVOURS[MODULE]}), or run the ONNX model with ONNX Runtime. To build for "
                 "another machine, say for which GPUs: --compute-capabilities 8.6,8.9"
             )
         return {"compute_capabilities": _sort_capabilities(known)}
