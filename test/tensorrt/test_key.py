@@ -5,7 +5,14 @@ import dataclasses
 import pytest
 
 from ck_mlperf.machine.gpus import Gpu
-from ck_mlperf.tensorrt.key import PlanKey, compare_keys, describe_gpu, explain_reuse
+from ck_mlperf.tensorrt.api import make_flavour
+from ck_mlperf.tensorrt.key import (
+    PlanKey,
+    compare_keys,
+    complete_key,
+    describe_gpu,
+    explain_reuse,
+)
 
 from .conftest import KEY
 
@@ -79,3 +86,36 @@ def test_the_gpu_in_words():
     gpu = {"name": "NVIDIA L4", "compute_capability": "8.9"}
     assert describe_gpu(gpu) == str(Gpu("NVIDIA L4", "8.9"))
     assert describe_gpu(KEY.gpu) == "compute capability 8.6, 8.9"
+
+
+NO_LIMITS = dict.fromkeys(("workspace_bytes", "builder_level", "aux_streams", "tiling_level"))
+
+
+def make_old_key(flavour):
+    """A key as it was written before plans had `input`, and their builder layouts to choose."""
+    options = flavour.list_options("fp16", NO_LIMITS)
+    old = {name: options[name] for name in ("typing", "flags", "profiling_verbosity")}
+    key = dataclasses.replace(KEY, flavour=flavour.name, options=old | {"workspace_bytes": None})
+    data = key.to_dict()
+    del data["input"]
+    return data
+
+
+@pytest.mark.parametrize(("dtype", "word"), [("float32", "fp32"), ("uint8", "uint8")])
+def test_a_key_of_before_is_completed_if_its_plan_would_be_the_same(dtype, word):
+    flavour = make_flavour("tensorrt_rtx", "1.7.1")
+    found = PlanKey.from_dict(complete_key(make_old_key(flavour), dtype))
+    options = flavour.list_options("fp16", NO_LIMITS)
+    assert found == dataclasses.replace(KEY, input=word, options=options)
+    assert complete_key(found.to_dict(), dtype) == found.to_dict()
+
+
+def test_a_key_of_before_whose_plan_would_be_another_one():
+    """Other types have layouts to choose from; contexts of 8.6 did not share a profile."""
+    with pytest.raises(ValueError, match="the parts of the key"):
+        PlanKey.from_dict(complete_key(make_old_key(make_flavour("tensorrt_rtx", "1.7")), "int8"))
+    flavour = make_flavour("tensorrt", "8.6.1")
+    found = PlanKey.from_dict(complete_key(make_old_key(flavour), "float32"))
+    wanted = dataclasses.replace(found, options=flavour.list_options("fp16", NO_LIMITS))
+    (difference,) = compare_keys(wanted, found)
+    assert difference.startswith("options.previews is [PROFILE_SHARING_0806]")

@@ -9,6 +9,7 @@ from typing import Any
 
 from ck_mlperf.machine.gpus import Gpu
 from ck_mlperf.models.precisions import PLAN_INPUTS, PRECISIONS
+from ck_mlperf.tensorrt.api.interface import INPUT_FORMATS
 from ck_mlperf.tensorrt.names import MODULES
 
 
@@ -70,6 +71,23 @@ class PlanKey:
                 raise ValueError(f"{name} is not an object")
         _check_gpu(data["gpu"])
         return cls(**data)
+
+
+def complete_key(data: Any, dtype: str) -> Any:
+    """A key as JSON holds it, completed if it was written before plans had `input`.
+
+    dtype: of the plan's input. If that is uint8 or float32, the plan is what would be built now
+    without limits: the builder has had no choice of layouts then or since.
+    """
+    if not isinstance(data, dict) or "input" in data or dtype not in ("uint8", "float32"):
+        return data
+    added: dict[str, Any] = {
+        "previews": [],
+        "input_formats": {name: list(formats) for name, formats in INPUT_FORMATS.items()},
+        **dict.fromkeys(("builder_level", "aux_streams", "tiling_level")),
+    }
+    word = next(word for word, name in PLAN_INPUTS.items() if name == dtype)
+    return {**data, "input": word, "options": {**added, **data["options"]}}
 
 
 @dataclasses.dataclass(frozen=True)

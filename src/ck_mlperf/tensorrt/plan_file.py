@@ -23,6 +23,7 @@ from ck_mlperf.tensorrt.key import (
     Target,
     compare_keys,
     compare_target,
+    complete_key,
     flatten,
     is_digest,
 )
@@ -223,8 +224,8 @@ def _parse_sidecar(data: Any) -> Sidecar:
         raise ValueError("the plan's sha256 or bytes are not valid")
     if not isinstance(data["build"], dict):
         raise ValueError("build is not an object")
-    key = PlanKey.from_dict(data["key"])
     recipe = _parse_recipe(data["recipe"])
+    key = PlanKey.from_dict(complete_key(data["key"], recipe.input.dtype))
     if recipe.max_batch != key.max_batch:
         raise ValueError("max_batch of the key and of the recipe differ")
     return Sidecar(
