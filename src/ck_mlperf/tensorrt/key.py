@@ -76,8 +76,8 @@ class PlanKey:
 def complete_key(data: Any, dtype: str) -> Any:
     """A key as JSON holds it, completed if it was written before plans had `input`.
 
-    dtype: of the plan's input. If that is uint8 or float32, the plan is what would be built now
-    without limits: the builder has had no choice of layouts then or since.
+    dtype: of the plan's input. With uint8 or float32 the same plan would be built now, without
+    limits: the builder could not choose the input's layout then, and cannot now.
     """
     if not isinstance(data, dict) or "input" in data or dtype not in ("uint8", "float32"):
         return data
