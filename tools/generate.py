@@ -16,6 +16,9 @@ Variations: CK knows no wildcards. A package's `enumerate` lists what to spell o
 [first, last, step] each, adds numbers); variations that are under no prefix are kept.
 
 Settings: the table of docs/settings.md, between its markers, from ck_mlperf.loadgen.settings.
+
+Commands: the verbs in module/loadgen's meta.json, and their options in docs/commands.md, between
+its markers, from the parsers in ck_mlperf.commands.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
+from ck_mlperf.commands import CK_COMMAND, COMMAND, OWN_VERBS, VERBS, load_verb  # noqa: E402
+from ck_mlperf.commands.parser import describe_value  # noqa: E402
 from ck_mlperf.loadgen.settings import VARIABLES  # noqa: E402
 
 # UIDs of CK 2.6.4's own modules.
@@ -154,11 +159,51 @@ def settings_page() -> dict[Path, str]:
             for setting in VARIABLES
         ),
     ]
-    path = ROOT / "docs" / "settings.md"
+    return fill_page("settings.md", "\n".join(lines))
+
+
+def fill_page(name: str, text: str) -> dict[Path, str]:
+    """A page of docs/ with `text` between its markers."""
+    path = ROOT / "docs" / name
     marker, end = "<!-- by tools/generate.py -->", "<!-- end -->"
     before, _, rest = path.read_text().partition(marker)
-    table = "\n".join(lines)
-    return {path: f"{before}{marker}\n\n{table}\n\n{end}{rest.partition(end)[2]}"}
+    return {path: f"{before}{marker}\n\n{text}\n\n{end}{rest.partition(end)[2]}"}
+
+
+def command_files() -> dict[Path, str]:
+    """What is said of the verbs elsewhere than in their parsers."""
+    path = ROOT / "module" / "loadgen" / ".cm" / "meta.json"
+    meta = json.loads(path.read_text())
+    meta["actions"] = {verb: {"desc": load_verb(verb).SUMMARY} for verb in VERBS}
+    page = fill_page("commands.md", "\n\n".join(map(describe_verb, OWN_VERBS)))
+    return page | {path: json.dumps(meta, indent=2) + "\n"}
+
+
+def describe_verb(verb: str) -> str:
+    """The section of a verb: what it does, its options, examples."""
+    parser = load_verb(verb).make_parser()
+    parser.prog = (CK_COMMAND if verb in VERBS else COMMAND).format(verb)
+    rows = []
+    for action in parser.arguments:
+        name = action.option_strings[0] if action.option_strings else action.metavar
+        value = describe_value(action) if action.option_strings else ""
+        text = (action.help or "") % {"default": action.default}
+        rows.append((f"{name}{value}".replace("|", "\\|"), text.replace("|", "\\|")))
+    return "\n".join(
+        [
+            f"## {verb}",
+            "",
+            parser.description or "",
+            "",
+            "```text",
+            *(f"{parser.prog} {example}".strip() for example in parser.examples),
+            "```",
+            "",
+            "| option | what it does |",
+            "| --- | --- |",
+            *(f"| `{name}` | {text} |" for name, text in rows),
+        ]
+    )
 
 
 def main() -> int:
@@ -168,7 +213,7 @@ def main() -> int:
 
     images = docker_entries()
     aliases = alias_files(images)
-    wanted = images | aliases | enumerated_metas() | settings_page()
+    wanted = images | aliases | enumerated_metas() | settings_page() | command_files()
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     surplus = [
         path

@@ -85,11 +85,9 @@ class Server:
 
     def __init__(self, repository: Path, *options: str) -> None:
         self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "ck_mlperf.analyze", "serve"),
-                *(f"--repository={repository}", "--port=0", *options),
-            ],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            [sys.executable, "-m", "ck_mlperf", "serve", "--port=0", *options],
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join(sys.path), "CK_LOCAL_REPO": str(repository)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -8,15 +8,12 @@ import re
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 from synthetic_runs import make_odd_runs, make_run, make_runs
 
 from ck_mlperf.analyze import curves, report
-from ck_mlperf.analyze.__main__ import main
 from ck_mlperf.analyze.runs import group_points
-from ck_mlperf.common.errors import UserError
 
 NOW = datetime(2026, 5, 6, 7, 8, 9, tzinfo=timezone.utc)
 VOID = {"meta", "link", "br", "use", "path"}
@@ -243,66 +240,3 @@ def test_notices_and_version_of_a_live_page():
     assert list(page.find("html", **{"data-version": '"1.5"'}))
     assert list(page.find("p", id="live"))
     assert not list(build(make_run()).find("p", id="live"))
-
-
-@pytest.fixture
-def command(tmp_path, monkeypatch, save_point, record):
-    """command(--option=value, ...): ck report loadgen in an empty folder, of a sweep of one."""
-    save_point(record, experiment="first")
-    save_point(record, experiment="second")
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return lambda *options: main(["report", f"--repository={tmp_path / 'local'}", *options])
-
-
-def test_command_writes_one_file(command, capsys):
-    assert command() == 0
-    assert [path.name for path in Path().iterdir()] == ["report.html"]
-    assert capsys.readouterr().out.startswith("report.html: 1 point of 2 runs, 0.")
-    first = Path("report.html").stat()
-    assert command("first") == 0  # a report is replaced
-    assert "1 point of 1 run," in capsys.readouterr().out
-    assert Path("report.html").stat().st_ino != first.st_ino
-
-
-@pytest.mark.parametrize("file_format", ["png", "svg"])
-def test_command_writes_plots(command, file_format):
-    assert command("--plots=some/plots", f"--format={file_format}", "--out_file=a.html") == 0
-    assert sorted(path.name for path in Path("some/plots").iterdir()) == [
-        f"latency-multistream-digits-fp32-onnxruntime-cpu.{file_format}",
-        f"tail-latency-multistream-digits.{file_format}",
-        f"throughput-multistream-digits.{file_format}",
-    ]
-
-
-def test_another_file_is_not_replaced(command):
-    file = Path("report.html")
-    for content in ("precious", "", "content=ck report loadgen"):
-        file.write_text(content)
-        with pytest.raises(UserError, match=r"report\.html is there and is no report.*--force"):
-            command()
-        assert file.read_text() == content
-    assert command("--force=yes") == 0
-    assert "<h1>" in file.read_text()
-
-
-def test_where_it_cannot_be_written(command):
-    with pytest.raises(UserError, match="there is no folder no; make it first"):
-        command("--out_file=no/report.html")
-    with pytest.raises(UserError, match="is a folder"):
-        command("--out_file=..")
-
-
-def test_no_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="no recorded runs to report on"):
-        main(["report", f"--repository={tmp_path}"])
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("option", ["--format=pdf", "--force=maybe", "--out=x.html"])
-def test_unknown_options_are_refused(command, option, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        command(option)
-    assert option.split("=")[0] in capsys.readouterr().err

@@ -8,9 +8,7 @@ from http.client import HTTPConnection, HTTPResponse
 
 import pytest
 
-from ck_mlperf.analyze.__main__ import main
 from ck_mlperf.analyze.serve import LiveReport
-from ck_mlperf.common.errors import UserError
 
 
 def ask(server, path="/", method="GET", **headers) -> tuple[HTTPResponse, bytes]:
@@ -197,26 +195,6 @@ def test_an_empty_folder_waits_for_points(tmp_path, serve, save_point, record):
     assert b"0 points from 0 recorded runs" in ask(server)[1]
     save_point(record)
     assert b"1 point from 1 recorded run" in ask(server)[1]
-
-
-def test_what_it_cannot_serve(tmp_path, save_point, record):
-    with pytest.raises(UserError, match="no such folder"):
-        main(["serve", f"--repository={tmp_path / 'no'}"])
-    save_point(record)
-    local = f"--repository={tmp_path / 'local'}"
-    with pytest.raises(UserError, match=r"no experiment has the name other\. There are: digits"):
-        main(["serve", local, "other"])
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=f"--port={port} cannot be used .*0 for any"):
-            main(["serve", local, f"--port={port}"])
-
-
-@pytest.mark.parametrize("port", ["x", "-1", "65536", "80.5", "\u0663"])
-def test_what_is_no_port(port, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        main(["serve", "--repository=.", f"--port={port}"])
-    assert "want a port from 0 to 65535" in capsys.readouterr().err
 
 
 def test_patterns_choose_the_experiments(save_point, record, serve, tmp_path):

@@ -1,4 +1,4 @@
-"""The command that runs a job: what it refuses, and what it leaves after an error.
+"""`ck-mlperf run`: what it refuses, and what it leaves after an error.
 
 What it leaves after a run: test/test_examples.py, without CK, and test/program/test_run.py.
 """
@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from ck_mlperf.commands import run
+from ck_mlperf.commands import main
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.loadgen.job import Job
 from ck_mlperf.loadgen.settings import RunSettings
+from ck_mlperf.results import job_run
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def folder(tmp_path, monkeypatch):
 
 def exit_code(*arguments):
     with pytest.raises(SystemExit) as ended:
-        run.main(arguments)
+        main(["run", *arguments])
     return ended.value.code
 
 
@@ -52,9 +53,9 @@ def test_exit_codes(folder, monkeypatch, raised, code):
     def fail(path):
         raise raised("in the middle")
 
-    monkeypatch.setattr(run, "read_job", fail)
+    monkeypatch.setattr(job_run, "read_job", fail)
     with pytest.raises((SystemExit, ZeroDivisionError)) as ended:
-        run.main(["job.json"])
+        main(["run", "job.json"])
     assert getattr(ended.value, "code", 1) == code
     assert json.loads((folder / "failure.json").read_text()) == {"exit_code": code}
 
@@ -70,7 +71,7 @@ def test_help_names_the_settings(capsys):
     assert exit_code("--help") == 0
     printed = capsys.readouterr().out
     assert "CK_LOADGEN_SCENARIO" in printed
-    assert printed.count("/run.py ") >= 3
+    assert printed.count("\n  ck-mlperf run ") == 3
 
 
 def test_a_plan_is_known_by_its_sidecar_and_hashed_by_the_engine(tmp_path, monkeypatch):
@@ -79,7 +80,7 @@ def test_a_plan_is_known_by_its_sidecar_and_hashed_by_the_engine(tmp_path, monke
     monkeypatch.setattr("ck_mlperf.tensorrt.plan_file.read_sidecar", lambda path: Sidecar)
 
     def check(kind, sha256):
-        return run.check_unchanged(Job(RunSettings(), plan, sha256, {}, Path(), kind))
+        return job_run.check_unchanged(Job(RunSettings(), plan, sha256, {}, Path(), kind))
 
     assert check("tensorrt", "a" * 64) == "a" * 64
     with pytest.raises(UserError, match=r"has changed since it was registered .*the plan's tags"):

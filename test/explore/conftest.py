@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from ck_mlperf.commands import main
 from ck_mlperf.common.errors import run_main
-from ck_mlperf.explore.cli import main
 
 HERE = Path(__file__).resolve().parent
 SRC = HERE.parent.parent / "src"
@@ -41,6 +41,7 @@ class FakeCk:
         ck.chmod(0o755)
         self.environment = dict(
             os.environ,
+            CK_LOCAL_REPO=str(self.repository),
             FAKE_CK=str(folder),
             GRACE_S="10",
             PATH=os.pathsep.join([str(programs), os.environ["PATH"]]),
@@ -59,12 +60,7 @@ class FakeCk:
     ) -> subprocess.Popen[str]:
         """Start `explore` with the options. before: words that go before the command."""
         process = subprocess.Popen(
-            [
-                *before,
-                *(sys.executable, str(HERE / "run_explore.py"), "explore"),
-                f"--repository={self.repository}",
-                *options,
-            ],
+            [*before, sys.executable, str(HERE / "run_explore.py"), "explore", *options],
             env=self.environment | environment,
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
@@ -88,9 +84,8 @@ class FakeCk:
                 patch.setenv(name, value)
             patch.setattr(sys, "executable", "/no/python")
             patch.chdir(self.folder)
-            words = ["explore", f"--repository={self.repository}", *options]
             with pytest.raises(SystemExit) as ended:
-                run_main(lambda: main(words))
+                run_main(lambda: main(["explore", *options]))
         for number, handler in handlers.items():
             signal.signal(number, handler)
         assert ended.value.code == code, (out.getvalue(), err.getvalue())

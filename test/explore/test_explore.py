@@ -232,9 +232,9 @@ def test_a_second_sweep_waits_for_the_first(fake_ck: FakeCk) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("word",), "'word': want options"),
-        (("--dry_run=perhaps",), "dry_run: 'perhaps': want yes or no"),
-        (("--batchs=1",), "batchs: no such option; did you mean batch?"),
+        (("word",), "unrecognized arguments: word"),
+        (("--dry_run=perhaps",), "--dry_run: want yes or no, not 'perhaps'"),
+        (("--batchs=1",), "no such option: --batchs; did you mean --batch?"),
         (("--file=nothing.yaml",), "nothing.yaml: No such file"),
         (("--name=..",), "want letters, digits"),
         (("--jobs=2",), "jobs: means something with --cluster= only"),

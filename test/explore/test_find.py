@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.explore import cli
 from ck_mlperf.explore.find import read_rules, read_search
 from ck_mlperf.explore.runs import Failure, Outcome, PlannedRun, Watcher
 from ck_mlperf.explore.search import list_rates
+from ck_mlperf.explore.session import explore as run_explore
 
 NAME = "probes"
 
@@ -82,7 +82,7 @@ class System:
 class Explore:
     """`ck explore loadgen` on a system."""
 
-    def __init__(self, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, repository: Path) -> None:
         self.repository = repository
         self.latency_ms: Callable[[Any], float] = lambda point: 1.0
         self.fails: Callable[[Any], bool] = lambda point: False
@@ -91,25 +91,24 @@ class Explore:
         self.runs: list[PlannedRun] = []
         (repository / "experiment" / NAME / ".cm").mkdir(parents=True)
         (repository / "experiment" / NAME / ".cm" / "meta.json").write_text("{}")
-        monkeypatch.setattr(cli, "open_executor", self.open)
-        monkeypatch.setattr(cli, "_hear_signals", lambda: None)
 
     @contextlib.contextmanager
-    def open(self, entry: Any, lock: int, options: object) -> Iterator[System]:
+    def open(self, entry: Any, lock: int) -> Iterator[System]:
         system = System(entry, self.latency_ms)
         system.fails, system.left, system.runs = self.fails, self.left, self.runs
         system.others_core_s = self.others_core_s
         yield system
 
-    def __call__(self, *options: str) -> int:
-        words = ["explore", f"--repository={self.repository}", "--find=max", f"--name={NAME}"]
-        return cli.main([*words, *options])
+    def __call__(self, *words: str, dry_run: bool = False) -> int:
+        options = dict(word.removeprefix("--").split("=") for word in words)
+        options |= {"find": "max", "name": NAME}
+        return run_explore(options, self.repository, self.open, dry_run)
 
 
 @pytest.fixture
 def explore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Explore:
     monkeypatch.setenv("COLUMNS", "200")
-    return Explore(tmp_path, monkeypatch)
+    return Explore(tmp_path)
 
 
 def test_server(explore, capsys):
@@ -230,7 +229,7 @@ def test_a_changed_setting_is_refused(explore):
 
 
 def test_dry_run(explore, capsys):
-    assert explore("--scenario=MultiStream", "--dry_run") == 0
+    assert explore("--scenario=MultiStream", dry_run=True) == 0
     said = capsys.readouterr().out
     assert said.startswith("ck benchmark program:image-classification-tensorrt-loadgen-py")
     assert "--env.CK_LOADGEN_MULTISTREAMNESS=8" in said

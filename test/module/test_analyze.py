@@ -126,7 +126,7 @@ def test_a_report_is_served_until_ctrl_c(recorded):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["analyze", "loadgen", "--quer=1"], "unrecognized arguments: --quer=1"),
+        (["analyze", "loadgen", "--quer=1"], "no such option: --quer; did you mean --query?"),
         (["analyze", "loadgen", "analyze.medium"], "no experiment has the name analyze.medium"),
         (["analyze", "loadgen", "--query=SELECT * FROM '/etc/passwd'"], "--query: "),
         (["compare", "loadgen", "analyze.small"], "arguments are required: B"),

@@ -1,4 +1,4 @@
-"""`ck why loadgen` and `ck doctor loadgen`, as a user types them."""
+"""`ck why loadgen`, `ck doctor loadgen`, and what all verbs share, as a user types them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,27 @@ WITH_RTX = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None,
     reason="NOT RUN: needs TensorRT for RTX (pip install tensorrt-rtx-cu13)",
 )
+
+
+def test_help_is_the_verb_s(ck):
+    """CK itself would print the source of the module."""
+    for option in ("--help", "-h"):
+        printed = ck("explore", "loadgen", option).stdout
+        assert printed.startswith("usage: ck explore loadgen [--OPTION=VALUE ...]\n")
+        assert "  --batch=N,... " in printed
+        assert "\n  ck explore loadgen --find=max --scenario=Server --duration=10\n" in printed
+
+
+def test_a_misspelt_verb(ck):
+    failed = ck("explor", "loadgen", code=2)
+    assert failed.stderr == (
+        "usage: ck VERB loadgen [--OPTION=VALUE ...]\n"
+        "ck: error: no such verb: explor; did you mean explore?\n"
+    )
+    assert failed.stdout == ""
+    # The kernel's own actions are CK's.
+    assert "explore - " in ck("help", "loadgen").stdout
+    assert ck("ls", "loadgen").stdout == ""
 
 
 def why(ck, tags: str, code: int):
@@ -62,29 +83,30 @@ def test_doctor_wants_to_be_told_what_to_look_at(ck):
 
 @WITH_RTX
 def test_doctor_runs_with_the_libraries_and_passes_its_exit_code_on(own_ck):
-    module = own_ck.root / "src/ck_mlperf/loadgen/doctor.py"
+    module = own_ck.root / "src/ck_mlperf/loadgen/checkup.py"
     module.write_text(
         "import json, sys\n"
         "import ck_mlperf, onnx, onnxruntime, tensorrt_rtx\n"
-        "print('arguments', json.dumps(sys.argv[1:]))\n"
-        "sys.exit(7)\n"
+        "def examine(steps):\n"
+        "    print(json.dumps({name: str(value) for name, value in vars(steps).items()}))\n"
+        "    sys.exit(7)\n"
     )
-    printed = own_ck("doctor", "loadgen", "--gpu", "--device=1", code=7).stdout
-    (line,) = [line for line in printed.splitlines() if line.startswith("arguments ")]
-    model = own_ck.root / "package" / "model-onnx-digits" / "digits.onnx"
-    arguments = json.loads(line.partition(" ")[2])
-    calibration = Path(arguments.pop(arguments.index("--calibration") + 1))
-    assert arguments == [
-        "--model", str(model), "--flavour", "tensorrt_rtx",
-        "--timings", str(own_ck.tools / "ck-doctor-loadgen"), "--calibration", "--device", "1",
-    ]  # fmt: skip
+    steps = json.loads(own_ck("doctor", "loadgen", "--gpu", "--device=1", code=7).stdout)
+    del steps["builder"]
+    calibration = Path(steps.pop("calibration"))
+    assert steps == {
+        "model": str(own_ck.root / "package" / "model-onnx-digits" / "digits.onnx"),
+        "flavour": "tensorrt_rtx",
+        "device": "1",
+        "timings": str(own_ck.tools / "ck-doctor-loadgen"),
+    }
     assert json.loads((calibration / "manifest.json").read_text())["count"] == 500
     # Without such images it goes on, and int8 is not checked.
     own_ck("rm", "env:*", "--tags=dataset,digits", "--force")
     package = own_ck.root / "package" / "dataset-digits" / "make_digits.py"
     package.write_text("raise SystemExit('no images')")
     done = own_ck("doctor", "loadgen", "--gpu", code=7)
-    assert "--calibration" not in done.stdout
+    assert json.loads(done.stdout)["calibration"] == "None"
     assert "no images" in done.stderr
 
 

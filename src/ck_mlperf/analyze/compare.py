@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from ck_mlperf.analyze.experiments import read_runs
 from ck_mlperf.analyze.flags import FEWEST_RUNS, TAILS, find_flags, list_values
-from ck_mlperf.analyze.options import add_flag, add_repository_option, read_pattern
-from ck_mlperf.analyze.runs import CONFIGURATION, Point, group_points
+from ck_mlperf.analyze.runs import CONFIGURATION, Point
 from ck_mlperf.common.errors import UserError
 
 LEVEL = 0.95
@@ -27,10 +23,6 @@ _STUDENT_T = {3: 4.303, 4: 3.182}
 _THROUGHPUT = ("samples_per_second", "throughput")
 
 Verdict = Literal["faster", "slower", "cannot tell"]
-
-_DESCRIPTION = """Is B faster than A? Each is an experiment's name, or a pattern with * and ?.
-Points of the same load are compared, by the throughput in Offline, else by the latency that MLPerf
-looks at, with a 95% interval of how many times as fast B is."""
 
 
 @dataclass(frozen=True)
@@ -142,37 +134,6 @@ def compare_points(a: Sequence[Point], b: Sequence[Point]) -> Comparison:
         if len(of_a) == len(sides[1].get(key, ())) == 1
     ]
     return Comparison(differs, pairs, len(a) - len(pairs), len(b) - len(pairs))
-
-
-def add_command(commands: argparse._SubParsersAction[Any]) -> None:
-    parser = commands.add_parser(
-        "compare", prog="ck compare loadgen", description=_DESCRIPTION, allow_abbrev=False
-    )
-    parser.add_argument("a", type=read_pattern, metavar="A", help="what B is compared with")
-    parser.add_argument("b", type=read_pattern, metavar="B", help="what is called faster or slower")
-    add_repository_option(parser)
-    add_flag(parser, "--json", "print JSON")
-    parser.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Say for each pair of points whether B is faster, slower, or cannot be told from A."""
-    sides = []
-    for pattern in (arguments.a, arguments.b):
-        points = group_points(read_runs(arguments.repository, [pattern]))
-        if not points:
-            raise UserError(f"{pattern}: no run in it measured a speed")
-        sides.append(points)
-    comparison = compare_points(*sides)
-    if arguments.json:
-        print(json.dumps(describe_comparison(comparison), indent=2))
-    else:
-        from rich.console import Console
-
-        from ck_mlperf.analyze.show_comparison import show_comparison
-
-        show_comparison(comparison, arguments.a, arguments.b, Console(highlight=False))
-    return 0
 
 
 def describe_comparison(comparison: Comparison) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import base64
 import hashlib
 from collections import Counter
@@ -15,12 +14,9 @@ from unicodedata import category
 
 from ck_mlperf.analyze import curves
 from ck_mlperf.analyze.curves import Verdict, format_figure
-from ck_mlperf.analyze.experiments import read_runs
 from ck_mlperf.analyze.flags import Flag, find_flags
-from ck_mlperf.analyze.options import add_flag, add_source_options
 from ck_mlperf.analyze.runs import NETWORK, Point, Run, group_points
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.common.files import write_file
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -73,57 +69,6 @@ class Finding(NamedTuple):
     points: int
     reason: str | None
     """Where none is VALID: LoadGen's most frequent reason."""
-
-
-def add_command(commands: argparse._SubParsersAction[Any]) -> None:
-    parser = commands.add_parser(
-        "report", prog="ck report loadgen", description=__doc__, allow_abbrev=False
-    )
-    add_source_options(parser)
-    parser.add_argument(
-        "--out_file",
-        type=Path,
-        default=Path("report.html"),
-        metavar="FILE",
-        help="where the page is written (default: report.html); an older report is replaced",
-    )
-    add_flag(parser, "--force", "replace a file that is no report, too")
-    parser.add_argument(
-        "--plots",
-        type=Path,
-        metavar="FOLDER",
-        help="write each plot there as a file of its own, too",
-    )
-    parser.add_argument(
-        "--format", choices=("png", "svg"), default="png", help="of --plots (default: png)"
-    )
-    parser.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Write the report, and the plots where they are asked for."""
-    out_file: Path = arguments.out_file.expanduser()
-    if not arguments.force:
-        refuse_to_replace(out_file)
-    runs = read_runs(arguments.repository, arguments.patterns)
-    if not runs:
-        raise UserError(
-            "no recorded runs to report on; `ck benchmark ... --record --record_repo=local` "
-            "records one, `ck explore loadgen` many"
-        )
-    points = group_points(runs)
-    page = build_page(runs, datetime.now(timezone.utc))
-    write_file(out_file, page)
-    print(
-        f"{out_file}: {_count(points, 'point')} of {_count(runs, 'run')}, {len(page) / 1e6:.2f} MB"
-    )
-    if arguments.plots is not None:
-        from ck_mlperf.analyze.plots import write_plots
-
-        folder = arguments.plots.expanduser()
-        files = write_plots(curves.list_plots(points), folder, arguments.format)
-        print(f"{folder}: {_count(files, 'plot')}")
-    return 0
 
 
 def refuse_to_replace(path: Path) -> None:
@@ -286,7 +231,7 @@ def _load_template() -> Template:
         figure=format_figure,
         ms=lambda latency_ns: format_figure(latency_ns * 1e-6),
         utc=lambda time: time.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M"),
-        counted=_count,
+        counted=count,
     )
     return environment.get_template("report.html.j2")
 
@@ -326,5 +271,6 @@ def _hash_source(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _count(things: Sequence[Any], name: str) -> str:
+def count(things: Sequence[Any], name: str) -> str:
+    """How many things there are, with their name: `2 points`."""
     return f"{len(things):,} {name}{'' if len(things) == 1 else 's'}"

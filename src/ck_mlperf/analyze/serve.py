@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import socket
@@ -10,10 +9,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ck_mlperf.analyze.experiments import ExperimentFile, find_files, read_file
-from ck_mlperf.analyze.options import add_source_options
 from ck_mlperf.analyze.report import build_page, describe_policy, read_sources
 from ck_mlperf.analyze.runs import Run
 from ck_mlperf.common.errors import UserError, describe_os_error
@@ -28,27 +26,12 @@ HOSTS = ("127.0.0.1", "localhost")
 MOST_SHUTDOWN_S = 2
 
 
-def add_command(commands: argparse._SubParsersAction[Any]) -> None:
-    parser = commands.add_parser(
-        "serve", prog="ck serve loadgen", description=__doc__, allow_abbrev=False
-    )
-    add_source_options(parser)
-    parser.add_argument(
-        "--port",
-        type=_read_port,
-        default=8265,
-        help="of this machine, which alone can reach it; 0: any that is free (default: 8265)",
-    )
-    parser.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Serve the report on this machine alone, until Ctrl-C."""
+def serve(report: LiveReport, port: int) -> None:
+    """Serve the report on this machine alone, until Ctrl-C. port: 0 for any that is free."""
     import uvicorn
 
-    report = LiveReport(arguments.repository, arguments.patterns)
     report.refresh()
-    with _listen(arguments.port) as listener:
+    with _listen(port) as listener:
         config = uvicorn.Config(
             build_app(report),
             lifespan="off",
@@ -61,7 +44,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"http://{ADDRESS}:{port}/ has the report; Ctrl-C ends it", flush=True)
         with contextlib.suppress(KeyboardInterrupt):  # once more, when uvicorn has closed all
             uvicorn.Server(config).run(sockets=[listener])
-    return 0
 
 
 class Page(NamedTuple):
@@ -220,9 +202,3 @@ def _listen(port: int) -> socket.socket:
             "is free"
         ) from error
     return listener
-
-
-def _read_port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"want a port from 0 to 65535, not {text!r}")
-    return int(text)

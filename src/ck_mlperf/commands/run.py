@@ -1,167 +1,41 @@
-"""What CK's program does, `python run.py job.json`: run one LoadGen test as a job file says.
-
-CK's hook (ck_mlperf.catalog.program) writes the job; ck_mlperf.loadgen.job describes it.
-"""
+"""`ck-mlperf run`: one LoadGen test, as a job file says."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import textwrap
-from collections.abc import Sequence
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
-from ck_mlperf.common.errors import UserError, run_main
-from ck_mlperf.common.files import hash_file, write_file
-from ck_mlperf.images.preprocess import PreprocessedSet, load_preprocessed
-from ck_mlperf.loadgen.engines import make_engine
-from ck_mlperf.loadgen.harness.native import choose_interface
-from ck_mlperf.loadgen.job import Job, read_job
-from ck_mlperf.loadgen.one_test import RunOutcome, remove_logs, run_test
-from ck_mlperf.loadgen.resolve import resolve_devices, resolve_settings
+from ck_mlperf.commands.parser import Parser
 from ck_mlperf.loadgen.settings import list_help
-from ck_mlperf.machine.environment import describe_environment
-from ck_mlperf.models.recipe import ModelRecipe
-from ck_mlperf.results import record
-from ck_mlperf.results.accuracy import Accuracy, measure_accuracy
-from ck_mlperf.results.logs import read_answers, read_result
-from ck_mlperf.results.report import describe_run, format_report
+
+SUMMARY = "run one LoadGen test as a job file says, without CK"
 
 PROGRAM = "image-classification-tensorrt-loadgen-py"
-REPOSITORY = Path(__file__).resolve().parents[3]
-LOG_DIR = Path()
-RECORD, REPORT, FAILURE = Path("record.json"), Path("report.txt"), Path("failure.json")
 
-EXAMPLES = """\
-examples:
-  python ../run.py job.json            in the program's tmp folder: repeat the last `ck run`
-  python .../run.py old/job.json       another job, with its results in the current folder
-  python .../run.py examples/job.json  a job written by hand: see examples/README.md
-"""
+_DESCRIPTION = """\
+Run one LoadGen test as a job file says: the job that `ck run` left in the program's tmp folder, or
+one written by hand (examples/README.md). Leaves record.json, report.txt and LoadGen's logs in the
+current folder; after an error, failure.json and none of these."""
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+def make_parser() -> Parser:
     settings = "\n".join(
         f"  {name}\n{textwrap.indent(textwrap.fill(text, 90), ' ' * 6)}"
         for name, text in list_help()
     )
-    parser = argparse.ArgumentParser(
-        prog="python run.py",
-        description="Run one LoadGen test as a job file says. Leaves record.json, report.txt and "
-        "LoadGen's logs in\nthe current folder; after an error, failure.json and none of these.",
-        epilog=f"{EXAMPLES}\nsettings of a job:\n{settings}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = Parser(
+        _DESCRIPTION,
+        ["job.json", "../examples/job.json", f"program/{PROGRAM}/tmp/job.json"],
+        usage="JOB",
+        notes=f"settings of a job:\n{settings}",
     )
-    parser.add_argument(
-        "job", type=Path, help="the JSON file that `ck run` wrote, or one like examples/job.json"
-    )
+    parser.add_argument("job", type=Path, metavar="JOB", help="the JSON file")
     return parser
 
 
-def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None:
-    """Run the command and exit; after an error leave nothing that looks like a result.
+def main(arguments: argparse.Namespace) -> int:
+    """Run the job. Ends the process."""
+    from ck_mlperf.results.job_run import run_program
 
-    program: the name of the CK program, for the record.
-    """
-    path = make_parser().parse_args(arguments).job
-    code: Any = 1  # what Python exits with after a defect
-    try:
-        run_main(lambda: run_and_report(path, program))
-    except SystemExit as ended:
-        code = ended.code
-        raise
-    finally:
-        if code:
-            remove_results()
-            with contextlib.suppress(OSError):  # a full disk: the error is on stderr already
-                # CK does not tell its hooks how the program ended.
-                write_file(FAILURE, json.dumps({"exit_code": code}))
-
-
-def remove_results() -> None:
-    """Remove from the current folder what a run leaves."""
-    remove_logs(LOG_DIR)
-    for path in (RECORD, REPORT, FAILURE):
-        path.unlink(missing_ok=True)
-
-
-def run_and_report(path: Path, program: str) -> None:
-    """Run the job in the file `path`; leave the record and the report, and print the report."""
-    remove_results()
-    job = read_job(path)
-    run = run_job(job, program)
-    report = format_report(run, job.settings.silent, job.settings.verbose)
-    write_file(REPORT, report)
-    record.write_record(run, RECORD)
-    print(report.partition("\n")[2], end="")  # its first line was printed before the test
-
-
-def run_job(job: Job, program: str) -> dict[str, Any]:
-    """Print a line that says what is run, run the job's test and return its record."""
-    recipe = ModelRecipe.from_dict(job.recipe)
-    images = load_preprocessed(job.images)
-    engines = [
-        make_engine(job.engine, job.model, recipe, device=device)
-        for device in resolve_devices(job.settings, job.engine)
-    ]
-    settings = resolve_settings(job.settings, len(images.labels), engines[0].max_batch)
-    model = record.describe_model(recipe, check_unchanged(job))
-    dataset = record.describe_dataset(images.manifest, settings.dataset_size)
-    interface, reason = choose_interface(job.loadgen_native)
-    start = datetime.now(timezone.utc)
-    with contextlib.ExitStack() as opened:
-        for engine in engines:
-            opened.enter_context(engine)
-        described_engine = record.describe_engine(engines, settings.batch_size)
-        print(describe_run(dataset, model, described_engine), flush=True)
-        if reason:
-            print(f"LoadGen by its Python module, not by its C++ interface: {reason}", flush=True)
-        outcome = run_test(settings, engines, images.images, LOG_DIR, interface)
-    return record.build_record(
-        program=program,
-        outcome=outcome,
-        result=read_result(LOG_DIR),
-        accuracy=measure(outcome, images),
-        engine=described_engine,
-        model=model,
-        dataset=dataset,
-        environment=describe_environment(REPOSITORY),
-        deps=job.deps,
-        start=start,
-    )
-
-
-def check_unchanged(job: Job) -> str:
-    """The sha256 of the model's file, which must be the one that was registered with CK.
-
-    For a plan, the one in its sidecar: the engine hashes the plan as it reads it, and refuses one
-    that does not match.
-    """
-    if job.engine == "tensorrt":
-        from ck_mlperf.tensorrt.plan_file import read_sidecar
-
-        digest = read_sidecar(job.model).plan_sha256
-        advice = "A run with the plan's tags, in place of its UID, registers it again"
-    else:
-        digest = hash_file(job.model)
-        advice = f"Register it again: ck detect soft:model.onnx --full_path={job.model}"
-    if digest != job.sha256:
-        raise UserError(
-            f"{job.model} has changed since it was registered with CK: its sha256 is {digest}, was "
-            f"{job.sha256}. {advice}"
-        )
-    return digest
-
-
-def measure(outcome: RunOutcome, images: PreprocessedSet) -> Accuracy | None:
-    """The accuracy, in the modes that have one."""
-    settings = outcome.settings
-    if not settings.measures_accuracy:
-        return None
-    labels = images.labels[: settings.dataset_size]
-    may_repeat = settings.scenario == "MultiStream"
-    return measure_accuracy(read_answers(outcome.log_dir), labels, outcome.top5, may_repeat)
+    run_program(arguments.job, PROGRAM)

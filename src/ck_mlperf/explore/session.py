@@ -1,4 +1,4 @@
-"""`ck explore loadgen`: its words, and the order of its steps."""
+"""`ck explore loadgen`: the order of its steps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -23,19 +23,21 @@ from ck_mlperf.explore.progress import ProgressWatcher
 from ck_mlperf.explore.runs import Executor, PlannedRun
 from ck_mlperf.explore.sweep import TAGS, Sweep, read_integer, read_sweep
 
-CLUSTER_OPTIONS = ("cluster", "jobs", "remote_python")
+OpenExecutor = Callable[[Entry, int], AbstractContextManager[Executor]]
+"""Of an entry and a descriptor of its lock: what runs the runs."""
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Carry out `explore --repository=FOLDER --KEY=VALUE...`. Returns the exit code."""
-    _hear_signals()
-    options = parse_arguments(arguments)
-    repository = Path(options.pop("repository"))
-    if not repository.is_dir():
-        raise UserError(f"--repository={repository}: no such folder; want CK's local repository")
-    dry_run = take_flag(options, "dry_run")
-    retry_failed = take_flag(options, "retry_failed")
-    cluster = {key: options.pop(key) for key in CLUSTER_OPTIONS if key in options}
+def explore(
+    options: Mapping[str, Any],
+    repository: Path,
+    open_executor: OpenExecutor,
+    dry_run: bool = False,
+    retry_failed: bool = False,
+) -> int:
+    """Carry out the sweep, or with `find` among the options the search, that these ask for.
+
+    repository: CK's local one. dry_run: print the commands, and run nothing. Returns the exit code.
+    """
     console = Console()
     if "find" in options:
         search = read_search(options)
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         with hold_lock(repository) as lock:
             entry.make(search.define(), TAGS)
-            with open_executor(entry, lock, cluster) as executor:
+            with open_executor(entry, lock) as executor:
                 measurer = Measurer(search.sweep, entry, executor, retry_failed)
                 return find_load(console, search, measurer)
     sweep = read_sweep(options)
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     with hold_lock(repository) as lock:
         entry.make(sweep.define(), TAGS)
-        return run_sweep(console, sweep, entry, open_executor(entry, lock, cluster), retry_failed)
+        return run_sweep(console, sweep, entry, open_executor(entry, lock), retry_failed)
 
 
 def find_load(console: Console, search: Search, measurer: Measurer) -> int:
@@ -73,7 +75,7 @@ def find_load(console: Console, search: Search, measurer: Measurer) -> int:
 
 @contextlib.contextmanager
 def open_executor(entry: Entry, lock: int, options: Mapping[str, str]) -> Iterator[Executor]:
-    """What runs the runs: this machine, or the cluster that CLUSTER_OPTIONS name.
+    """What runs the runs: this machine, or the cluster that `cluster` among the options names.
 
     lock: a descriptor of `hold_lock`. Raises UserError where there is no such cluster.
     """
@@ -163,31 +165,7 @@ def report_end(console: Console, sweep: Sweep, entry: Entry) -> int:
     return 1 if failed else 0
 
 
-def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
-    """The options, `--KEY=VALUE` each, a bare `--KEY` for yes. Raises UserError for words."""
-    action, *rest = arguments or [""]
-    if action != "explore":
-        raise UserError(f"'{action}': want explore --repository=FOLDER --KEY=VALUE...")
-    options: dict[str, Any] = {}
-    for argument in rest:
-        if not argument.startswith("--"):
-            raise UserError(f"'{argument}': want options, --KEY=VALUE")
-        key, has_value, value = argument[2:].partition("=")
-        options[key] = value if has_value else "yes"
-    if "repository" not in options:
-        raise UserError("--repository=FOLDER is missing: CK's local repository")
-    return options
-
-
-def take_flag(options: dict[str, Any], key: str) -> bool:
-    """Remove a yes or no from the options; no if it is not there."""
-    value = options.pop(key, "no")
-    if value not in ("yes", "no"):
-        raise UserError(f"{key}: '{value}': want yes or no")
-    return bool(value == "yes")
-
-
-def _hear_signals() -> None:
+def hear_signals() -> None:
     """Let SIGTERM and a terminal that hangs up end the sweep as Ctrl-C does, with its benchmark.
 
     `nohup` is minded; a shell starts what it puts in the background with SIGINT ignored, which the
