@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import json
 import os
 import signal
@@ -244,35 +244,22 @@ def test_kill_while_a_point_is_recorded(ck, repository):
     """What is left never looks like a result, and does not stand in the way of the next one."""
     schema = json.loads((repository / "src/ck_mlperf/results/record.schema.json").read_text())
     experiment = ck.experiments / "killed"
-    command = ["ck", "benchmark", PROGRAM, "--repetitions=1", "--record", "--record_repo=local",
+    command = ["benchmark", PROGRAM, "--repetitions=1", "--record", "--record_repo=local",
                "--record_uoa=killed", "--tags=killed", "--skip_stat_analysis",
-               "--process_multi_keys", "--sleep=0"]  # fmt: skip
-    for changes in range(1, 8):  # kill it right after so many changes of the experiment's files
-        process = subprocess.Popen(command, env=ck.environment, cwd=ck.root,
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
-        states = [list_files(experiment)]
-        while process.poll() is None and len(states) <= changes:
-            state = list_files(experiment)
-            if state != states[-1]:
-                states.append(state)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    ck(*command[1:])
+               "--process_multi_keys", "--sleep=0",
+               "--env.CK_LOADGEN_DATASET_SIZE=10"]  # fmt: skip
+    killed = 0
+    # Before a change of the experiment's files: each of the first, then every fifth.
+    for at in itertools.chain(range(1, 5), itertools.count(5, 5)):
+        process = ck(*command, code=None, KILL_FOLDER=str(experiment), KILL_AT=str(at),
+                     PYTHONPATH=str(repository / "test/fakes/kill_at"))  # fmt: skip
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL
+        killed += 1
+    assert killed >= 5
     points = list(experiment.glob("ckp-*.0001.json"))
     assert points
     for path in points:
         record = json.loads(path.read_text())["characteristics_list"][0]["run"]
         jsonschema.validate({key: record[key] for key in schema["properties"]}, schema)
-
-
-def list_files(folder) -> dict[str, int]:
-    """The files below a folder, with the times of their last changes."""
-    found = {}
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                path = os.path.join(parent, name)
-                found[path] = os.stat(path).st_mtime_ns
-    return found

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ck_mlperf.common.errors import UserError
@@ -65,35 +67,34 @@ def remove_half_made_experiments(repository: str) -> None:
 
     There is no point in such an entry, and CK refuses to add one, after the next run is done.
     """
-    experiments = os.path.join(repository, "experiment")
+    experiments = Path(repository) / "experiment"
     if _find_half_made(experiments):
         time.sleep(0.2)  # another process may be making one at this moment
         for name in _find_half_made(experiments):
             print(
                 f"removing the empty experiment {name}: its recording was killed", file=sys.stderr
             )
-            shutil.rmtree(os.path.join(experiments, name))
-            _remove_alias(os.path.join(experiments, ".cm"), name)
+            with contextlib.suppress(FileNotFoundError):  # CK writes the aliases before the folder
+                shutil.rmtree(experiments / name)
+            _remove_alias(experiments / ".cm", name)
 
 
-def _find_half_made(experiments: str) -> list[str]:
-    """Entries without a description and without a point."""
-    if not os.path.isdir(experiments):
-        return []
-    return [
+def _find_half_made(experiments: Path) -> set[str]:
+    """Names of entries without a description and without a point; some are aliases only."""
+    names = {path.name for path in experiments.glob("*") if path.name != ".cm"}
+    prefix = "alias-a-"
+    names |= {path.name.removeprefix(prefix) for path in experiments.glob(f".cm/{prefix}*")}
+    return {
         name
-        for name in os.listdir(experiments)
-        if name != ".cm"
-        and not os.path.exists(os.path.join(experiments, name, ".cm", "meta.json"))
-        and not any(f.startswith("ckp-") for f in os.listdir(os.path.join(experiments, name)))
-    ]
+        for name in names
+        if not (experiments / name / ".cm" / "meta.json").exists()
+        and not any((experiments / name).glob("ckp-*"))
+    }
 
 
-def _remove_alias(folder: str, name: str) -> None:
-    alias = os.path.join(folder, f"alias-a-{name}")
-    if os.path.exists(alias):
-        with open(alias, encoding="utf-8") as file:
-            uid = file.read().strip()
-        for stale in (alias, os.path.join(folder, f"alias-u-{uid}")):
-            if os.path.exists(stale):
-                os.remove(stale)
+def _remove_alias(folder: Path, name: str) -> None:
+    alias = folder / f"alias-a-{name}"
+    if alias.exists():
+        uid = alias.read_text(encoding="utf-8").strip()
+        alias.unlink()
+        (folder / f"alias-u-{uid}").unlink(missing_ok=True)
