@@ -12,7 +12,7 @@ import numpy as np
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.loadgen.engines.rows import are_neighbours
-from ck_mlperf.machine.environment import list_cuda_devices
+from ck_mlperf.machine.gpus import list_cuda_devices
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
