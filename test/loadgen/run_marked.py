@@ -24,8 +24,9 @@ import numpy as np
 
 from ck_mlperf.common.errors import run_main
 from ck_mlperf.loadgen.engines import Engine, EngineError
-from ck_mlperf.loadgen.harness import sut
 from ck_mlperf.loadgen.harness.native import NativeInterface
+from ck_mlperf.loadgen.harness.queued import QueuedSystem
+from ck_mlperf.loadgen.harness.sut import SystemUnderTest
 from ck_mlperf.loadgen.one_test import run_test
 from ck_mlperf.loadgen.resolve import resolve_settings
 from ck_mlperf.loadgen.settings import read_settings
@@ -126,7 +127,7 @@ def main():
     library = os.environ.get("CK_MARKED_LIBRARY")
     interface = NativeInterface(Path(library)) if library else None
     if failure == "callback":
-        sut.SystemUnderTest.issue = sut.QueuedSystem.issue = fail_callback
+        SystemUnderTest.issue = QueuedSystem.issue = fail_callback
     with contextlib.ExitStack() as opened:
         for engine in engines:
             opened.enter_context(engine)

@@ -10,7 +10,6 @@ from collections import Counter
 import numpy as np
 import pytest
 
-import ck_mlperf.loadgen.harness.sut as module
 import ck_mlperf.loadgen.harness.wheel as wheel
 from ck_mlperf.loadgen.engines import Engine, EngineError
 from ck_mlperf.loadgen.harness.batching import (
@@ -21,7 +20,10 @@ from ck_mlperf.loadgen.harness.batching import (
     list_sizes,
 )
 from ck_mlperf.loadgen.harness.native import SAMPLE
-from ck_mlperf.loadgen.harness.sut import QueuedSystem, SystemUnderTest
+from ck_mlperf.loadgen.harness.queued import QueuedSystem
+from ck_mlperf.loadgen.harness.runner import Runner
+from ck_mlperf.loadgen.harness.sample_queue import SampleQueue
+from ck_mlperf.loadgen.harness.sut import SystemUnderTest
 
 IMAGES = np.arange(200, dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)
 BATCH_SIZE = 8
@@ -92,6 +94,10 @@ def answers(monkeypatch):
     return answers
 
 
+def make_runners(engines):
+    return [Runner(engine, IMAGES, BATCH_SIZE, None, wheel.WheelResponses) for engine in engines]
+
+
 @pytest.fixture
 def make_system(answers):
     systems = []
@@ -99,7 +105,7 @@ def make_system(answers):
     def make(engines, policies=None, answers_after_error=False):
         policies = policies or [EagerBatches(BATCH_SIZE, 1) for _ in engines]
         system = QueuedSystem(
-            engines, IMAGES, BATCH_SIZE, None, policies, answers_after_error, wheel.WheelResponses
+            make_runners(engines), wheel.WheelResponses, (), policies, answers_after_error
         )
         systems.append(system)
         system.load(range(200))
@@ -157,12 +163,10 @@ def issue_arrays(system, ids, indices):
 def test_arrays_are_read_during_the_call_only(answers, devices):
     engines = [ThreeTimes(depth, lambda: time.sleep(2e-4)) for depth in range(devices, 0, -1)]
     if devices == 1:
-        system = SystemUnderTest(engines, IMAGES, BATCH_SIZE, None, wheel.WheelResponses)
+        system = SystemUnderTest(make_runners(engines), wheel.WheelResponses)
     else:
         policies = [EagerBatches(BATCH_SIZE, devices) for _ in engines]
-        system = QueuedSystem(
-            engines, IMAGES, BATCH_SIZE, None, policies, True, wheel.WheelResponses
-        )
+        system = QueuedSystem(make_runners(engines), wheel.WheelResponses, (), policies, True)
     system.load(range(200))
     wanted = {}
     for count in (1, 2, 17, 400, 8):
@@ -344,7 +348,7 @@ def test_a_defect_of_the_policy_ends_the_test(make_system, answers):
 
 
 def test_the_queue_gives_back_what_was_taken():
-    queue = module._Queue()
+    queue = SampleQueue()
     ids = list(range(1000))
     queue.add(ids, list(ids), 1.0)
     queue.add([1000, 1001], [0, 1], 2.0)
