@@ -78,7 +78,7 @@ def build_once(folder: Path) -> Path:
     digest = hash_file(SHIM)[:16] + hash_file(Path(__file__))[:16]
     library = folder / f"loadgen-{VERSION}-{digest}.so"
     folder.mkdir(parents=True, exist_ok=True)
-    with hold_lock(library):
+    with hold_lock(folder / "lock"):
         if not library.exists():
             build(library)
     return library
