@@ -240,17 +240,24 @@ def test_a_query_wakes_all_devices(make_system, answers):
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_a_lone_sample_is_not_delayed(make_system, answers, devices):
-    engines = [ThreeTimes(2) for _ in range(devices)]
-    system = make_system(engines, make_deadline_policies(devices))
-    delays = []
-    for number in range(40):
-        issued = time.monotonic()
-        system.issue([number], [number])
-        answers.wait_for(number + 1)
-        delays.append(max(engine.started_at[-1] for engine in engines if engine.started_at))
-        delays[-1] -= issued
-        time.sleep(1e-3)
-    assert statistics.median(delays) < 1e-3
+    """It starts as soon as under a policy that never holds anything back."""
+
+    def measure_delay(policies):
+        engines = [ThreeTimes(2) for _ in range(devices)]
+        system = make_system(engines, policies)
+        delays = []
+        for number in range(40):
+            answered = len(answers.labels)
+            issued = time.monotonic()
+            system.issue([answered], [number])
+            answers.wait_for(answered + 1)
+            started = max(engine.started_at[-1] for engine in engines if engine.started_at)
+            delays.append(started - issued)
+            time.sleep(1e-3)
+        return statistics.median(delays)
+
+    eager_s = measure_delay(None)
+    assert measure_delay(make_deadline_policies(devices)) < 10 * eager_s
 
 
 class Holding(BatchPolicy):
@@ -267,16 +274,21 @@ class Holding(BatchPolicy):
 
 
 def test_a_hold_ends_on_time(make_system, answers):
-    engine = ThreeTimes()
-    system = make_system([engine], [Holding(3e-3)])
-    late = []
+    """That is, about as late as a wait of that length by itself."""
+    engine, hold_s, alone = ThreeTimes(), 3e-3, threading.Condition()
+    system = make_system([engine], [Holding(hold_s)])
+    late, late_alone = [], []
     for number in range(40):
         issued = time.monotonic()
         system.issue([number], [number])
         answers.wait_for(number + 1)
-        late.append(engine.started_at[-1] - issued - 3e-3)
+        late.append(engine.started_at[-1] - issued - hold_s)
+        begun = time.monotonic()
+        with alone:
+            alone.wait(hold_s)
+        late_alone.append(time.monotonic() - begun - hold_s)
     assert min(late) >= 0
-    assert statistics.median(late) < 0.5e-3
+    assert statistics.median(late) < 10 * statistics.median(late_alone)
 
 
 def test_a_hold_ends_with_a_full_batch(make_system, answers):
@@ -287,7 +299,7 @@ def test_a_hold_ends_with_a_full_batch(make_system, answers):
         system.issue([number], [number])
         time.sleep(5e-3)  # so that it holds back what came
     answers.wait_for(BATCH_SIZE)
-    assert engine.started_at[0] - issued < 1
+    assert engine.started_at[0] - issued < PATIENCE_S
     assert len(engine.started_at) == 1
 
 

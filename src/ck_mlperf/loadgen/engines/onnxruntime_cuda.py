@@ -77,8 +77,8 @@ class OnnxRuntimeCuda(CudaEngine):
             ) from error
         if self._session.get_providers()[0] != "CUDAExecutionProvider":
             raise UserError(
-                f"ONNX Runtime {onnxruntime.__version__} could not load its CUDA provider: cuDNN or "
-                "CUDA's libraries may be missing; its message is above. "
+                f"ONNX Runtime {onnxruntime.__version__} could not load its CUDA provider: cuDNN "
+                "or CUDA's libraries may be missing; its message is above. "
                 "`pip install onnxruntime-gpu[cuda,cudnn]` installs both"
             )
         self.version = onnxruntime.__version__
