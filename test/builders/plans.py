@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,56 +12,20 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from ck_mlperf.machine import gpus
 from ck_mlperf.tensorrt.api import find_version
 from ck_mlperf.tensorrt.build import build_plan
 from ck_mlperf.tensorrt.plan_file import read_sidecar
 from ck_mlperf.tensorrt.request import BuildRequest
+
+from ..fakes.driver import no_gpu, set_gpus
+
+__all__ = ["build_fake", "fake_tensorrt", "make_model", "make_request", "no_gpu", "set_gpus"]
 
 FAKE = Path(__file__).resolve().parents[1] / "fakes" / "fake_tensorrt.py"
 SIDE = 8
 CHANNELS = 4
 CLASSES = 10
 A100 = ("NVIDIA A100-SXM4-80GB", "8.0")
-
-
-@pytest.fixture(autouse=True)
-def no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of programs in front of PATH: nvidia-smi is one that finds no GPU.
-
-    The tests say themselves which GPUs there are; a machine that has some must not change them.
-    Here and in processes the driver's libraries are none.
-    """
-    folder = tmp_path / "programs"
-    folder.mkdir()
-    for name in ("NVML", "CUDA"):
-        library = getattr(gpus, f"_{name}")
-        (folder / library).touch()  # the loader takes the first that it finds, and refuses this
-        monkeypatch.setattr(gpus, f"_{name}", str(folder / library))
-    libraries = [str(folder), os.environ.get("LD_LIBRARY_PATH", "")]
-    monkeypatch.setenv("LD_LIBRARY_PATH", os.pathsep.join(filter(None, libraries)))
-    write_nvidia_smi(folder, "No devices were found", status=6)
-    monkeypatch.setenv("PATH", os.pathsep.join([str(folder), os.environ["PATH"]]))
-    for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
-        monkeypatch.delenv(name, raising=False)
-    return folder
-
-
-def write_nvidia_smi(folder: Path, text: str, status: int = 0) -> None:
-    script = folder / "nvidia-smi"
-    script.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\nexit {status}\n")
-    script.chmod(0o755)
-
-
-@pytest.fixture
-def set_gpus(no_gpu: Path) -> Callable[..., None]:
-    """set_gpus(('NVIDIA A100', '8.0'), ...): what nvidia-smi says from now on."""
-
-    def set_them(*gpus: tuple[str, str]) -> None:
-        lines = [f"{i}, GPU-{i}abc, {name}, {cap}" for i, (name, cap) in enumerate(gpus)]
-        write_nvidia_smi(no_gpu, "\n".join(lines))
-
-    return set_them
 
 
 @pytest.fixture

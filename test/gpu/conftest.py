@@ -13,7 +13,7 @@ import pytest
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.images.preprocess import preprocess
-from ck_mlperf.machine.environment import list_cuda_devices
+from ck_mlperf.machine.gpus import list_cuda_devices
 from ck_mlperf.models.convert import convert
 from ck_mlperf.models.recipe import load_model_recipe
 from ck_mlperf.tensorrt.api import find_version

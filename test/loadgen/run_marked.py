@@ -2,6 +2,7 @@
 
 python run_marked.py LOG_DIR IMAGES [FAILURE]: settings from the environment. Each image carries its
 index in its pixels and the engine answers with that, so that every answer can be checked.
+python run_marked.py --serve: runs what stdin asks for, each in a fork. See `serve`.
 CK_MARKED_DEPTH: batches in flight; CK_MARKED_FILE_LIMIT: bytes that a file may have;
 CK_MARKED_PAUSES_MS=1,3: two engines that take so long for a batch, of which the last one fails.
 CK_MARKED_LIBRARY: LoadGen's C++ interface by this library. FAILURE `callback`: what LoadGen calls
@@ -24,8 +25,9 @@ import numpy as np
 
 from ck_mlperf.common.errors import run_main
 from ck_mlperf.loadgen.engines import Engine, EngineError
-from ck_mlperf.loadgen.harness import sut
 from ck_mlperf.loadgen.harness.native import NativeInterface
+from ck_mlperf.loadgen.harness.queued import QueuedSystem
+from ck_mlperf.loadgen.harness.sut import SystemUnderTest
 from ck_mlperf.loadgen.one_test import run_test
 from ck_mlperf.loadgen.resolve import resolve_settings
 from ck_mlperf.loadgen.settings import read_settings
@@ -126,7 +128,7 @@ def main():
     library = os.environ.get("CK_MARKED_LIBRARY")
     interface = NativeInterface(Path(library)) if library else None
     if failure == "callback":
-        sut.SystemUnderTest.issue = sut.QueuedSystem.issue = fail_callback
+        SystemUnderTest.issue = QueuedSystem.issue = fail_callback
     with contextlib.ExitStack() as opened:
         for engine in engines:
             opened.enter_context(engine)
@@ -145,5 +147,31 @@ def main():
     print(json.dumps(report, default=str))
 
 
+def serve():
+    """Do what each line of stdin asks for, {"folder", "arguments", "environ"}; print its exit code.
+
+    LoadGen takes one test per process, and to import all that a test needs takes as long as the
+    test: so this process imports it and forks. What a run prints goes to files of the folder.
+    """
+    for line in sys.stdin:
+        request = json.loads(line)
+        child = os.fork()
+        if not child:
+            os.chdir(request["folder"])
+            sys.argv[1:] = request["arguments"]
+            os.environ.update(request["environ"])
+            for fd, name in enumerate((os.devnull, "stdout", "stderr")):
+                os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC), fd)
+            run_main(main)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
 if __name__ == "__main__":
-    run_main(main)
+    if sys.argv[1:] == ["--serve"]:
+        import ck_mlperf.loadgen.harness.queued
+        import ck_mlperf.loadgen.harness.wheel  # noqa: F401
+
+        serve()
+    else:
+        run_main(main)

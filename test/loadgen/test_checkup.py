@@ -20,7 +20,7 @@ from ck_mlperf.loadgen.checkup_steps import (
     time_engine,
 )
 from ck_mlperf.loadgen.engines import make_engine
-from ck_mlperf.machine.environment import NoGpuError
+from ck_mlperf.machine.gpus import NoGpuError
 
 
 @pytest.fixture

@@ -255,8 +255,8 @@ def test_failure_ends_soon_and_leaves_nothing(
     # goes by in Server.
     duration_s = 40 if scenario == "Server" else 600
     more = {
-        "SingleStream": {"LOADGEN_TARGET_LATENCY": 10},
-        "MultiStream": {"LOADGEN_TARGET_LATENCY": 10},
+        "SingleStream": {"LOADGEN_TARGET_LATENCY": 100},
+        "MultiStream": {"LOADGEN_TARGET_LATENCY": 100},
         "Offline": {"LOADGEN_TARGET_QPS": 1},
         "Server": {"LOADGEN_TARGET_QPS": 2000},
     }[scenario] | {"LOADGEN_DURATION": duration_s}

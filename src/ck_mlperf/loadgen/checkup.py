@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.loadgen.checkup_steps import LEAST_AGREEMENT, Case, Steps
-from ck_mlperf.machine.environment import NoGpuError, describe_environment
-from ck_mlperf.machine.gpus import find_cuda_version
+from ck_mlperf.machine.environment import describe_environment
+from ck_mlperf.machine.gpus import NoGpuError, find_cuda_version
 from ck_mlperf.tensorrt.libraries import list_libraries
 
 
@@ -123,7 +123,7 @@ def print_environment() -> None:
     names = [f"{gpu['name']} (driver {gpu['driver']})" for gpu in gpus]
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
     print("## ck doctor loadgen --gpu\n")
-    print(f"- GPUs by nvidia-smi: {'; '.join(names) or 'none'}")
+    print(f"- GPUs by NVML: {'; '.join(names) or 'none'}")
     print(f"- system: {environment['os']}, {environment['python']}")
     print(f"- packages: {packages}\n")
 

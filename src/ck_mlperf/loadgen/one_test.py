@@ -191,23 +191,24 @@ def _make_system(
 ) -> SystemUnderTest:
     import numpy as np
 
-    from ck_mlperf.loadgen.harness.sut import QueuedSystem, SystemUnderTest
+    from ck_mlperf.loadgen.harness.queued import QueuedSystem
+    from ck_mlperf.loadgen.harness.runner import Runner
+    from ck_mlperf.loadgen.harness.sut import SystemUnderTest
 
-    top5, respond = None, interface.make_responses
+    top5, size, respond = None, settings.batch_size, interface.make_responses
     if engines[0].gives_top5 and settings.measures_accuracy:
         top5 = np.full((settings.dataset_size, 5), -1, np.int32)
+    runners = [Runner(engine, images, size, top5, respond) for engine in engines]
     policies: Sequence[BatchPolicy]
     is_server = settings.scenario == "Server"
     if is_server:
         bound_s = test.server_target_latency_ns / 1e9
         policies = [DeadlineBatches(sizes, bound_s, engine.at_once) for engine in engines]
     elif len(engines) > 1:
-        policies = [EagerBatches(settings.batch_size, len(engines)) for _ in engines]
+        policies = [EagerBatches(size, len(engines)) for _ in engines]
     else:
-        return SystemUnderTest(engines, images, settings.batch_size, top5, respond, sizes)
-    return QueuedSystem(
-        engines, images, settings.batch_size, top5, policies, not is_server, respond, sizes
-    )
+        return SystemUnderTest(runners, respond, sizes)
+    return QueuedSystem(runners, respond, sizes, policies, answers_after_error=not is_server)
 
 
 def _count_devices(system: SystemUnderTest, settings: ResolvedSettings) -> tuple[DeviceCounts, ...]:

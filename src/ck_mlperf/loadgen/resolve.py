@@ -13,7 +13,7 @@ from ck_mlperf.loadgen.settings import (
     raise_problems,
     refuse_several_devices,
 )
-from ck_mlperf.machine.environment import list_cuda_devices
+from ck_mlperf.machine.gpus import list_cuda_devices
 
 
 @dataclass(frozen=True)

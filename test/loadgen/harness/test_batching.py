@@ -24,7 +24,7 @@ class SimulatedDevices:
     """Devices that take a + b/rate seconds for a batch of b, filled up to the next of the sizes.
 
     One batch computes at a time; one worker for each device does what its policy says, as
-    harness.sut.QueuedSystem does: a batch that ends while its worker holds another back is seen
+    harness.queued.QueuedSystem does: a batch that ends while its worker holds another back is seen
     when the worker wakes up.
     """
 

@@ -23,11 +23,11 @@ TESTS = {
     "too few queries": dict(LOADGEN_TARGET_LATENCY=1, LOADGEN_COUNT_OVERRIDE=20),
     "MultiStream": dict(LOADGEN_TARGET_LATENCY=1, LOADGEN_COUNT_OVERRIDE=700),
     "MultiStream, many": dict(
-        LOADGEN_TARGET_LATENCY=1, LOADGEN_COUNT_OVERRIDE=700, LOADGEN_MULTISTREAMNESS=40
+        LOADGEN_TARGET_LATENCY=1, LOADGEN_COUNT_OVERRIDE=700, LOADGEN_MULTISTREAMNESS=20
     ),
     "Offline": dict(LOADGEN_TARGET_QPS=1000, LOADGEN_COUNT_OVERRIDE=5000, BATCH_SIZE=7),
     "Server": dict(
-        LOADGEN_TARGET_QPS=2000, LOADGEN_COUNT_OVERRIDE=1500, LOADGEN_TARGET_LATENCY=100
+        LOADGEN_TARGET_QPS=10_000, LOADGEN_COUNT_OVERRIDE=1500, LOADGEN_TARGET_LATENCY=1000
     ),
 }
 # What LoadGen notes of what was asked of it, and of what it made of that.
@@ -96,7 +96,6 @@ def test_an_exception_in_a_callback_ends_the_process(run_marked, native_library,
     assert "ZeroDivisionError: a callback has a defect" in result.stderr
     assert "a callback of LoadGen failed, which ends the process" in result.stderr
     assert not {path.name for path in result.log_dir.iterdir()} & set(LOG_NAMES)
-    assert result.elapsed_s < 20
 
 
 def test_responses_point_at_the_labels():

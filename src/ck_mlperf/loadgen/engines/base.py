@@ -25,27 +25,26 @@ class Engine(abc.ABC):
     `depth`, `at_once` and `gives_top5` are valid before `open`; `version` and `device` from
     `open` on.
 
-    Calls never overlap, but they do not all come from the same thread: `open` and `close` come from
-    the caller's, `load` and `unload` from any; `prepare`, `enqueue` and `collect` from one at a
-    time: who wants to enqueue in another thread prepares there again. (ONNX Runtime keeps a CUDA
-    graph for the thread that captured it.) An engine with state per thread (a CUDA context) makes
-    it current in each method.
+    Calls never overlap, but they come from several threads: `open` and `close` from the caller's,
+    `load` and `unload` from any, `prepare`, `enqueue` and `collect` from one at a time. To enqueue
+    from another thread, prepare there again: ONNX Runtime keeps a CUDA graph for the thread that
+    captured it. An engine with state per thread (a CUDA context) makes it current in each method.
     """
 
     name: str
-    """Which engine ran, as the record says it: 'onnxruntime-cpu'."""
+    """Which engine ran, as in the record: 'onnxruntime-cpu'."""
     version: str
     """Version of the library that did the work."""
     device: str
     """What it ran on: 'cpu, 2 threads'."""
     cuda_device: int | None = None
-    """CUDA's number of the GPU that it runs on; None: it runs on none."""
+    """CUDA's number of the GPU that it runs on; None: it uses no GPU."""
     max_batch: int | None = None
     """The most samples a batch may hold; None: any number."""
     depth: int = 1
     """How many batches may be between `enqueue` and `collect` at a time."""
     at_once: int = 1
-    """How many of these compute at a time, and are faster so than one after another."""
+    """How many of these compute at the same time, where that is faster than one by one."""
     gives_top5: bool = False
     """Whether `collect` gives the five best labels instead of the best one."""
 
@@ -54,9 +53,9 @@ class Engine(abc.ABC):
         """Import the library, read the model, warm up. Not timed."""
 
     def prepare(self, sizes: Sequence[int]) -> None:  # noqa: B027
-        """Make ready for batches of `sizes` samples in this thread. Not timed; before `load`.
+        """Get ready for batches of `sizes` samples in this thread. Not timed; before `load`.
 
-        Batches of other sizes up to the largest may come as well, as the last of a query does; they
+        Batches of other sizes up to the largest may come as well, such as the last of a query; they
         may cost as much as the next larger one of `sizes`.
         """
 
@@ -64,17 +63,17 @@ class Engine(abc.ABC):
     def load(self, images: NDArray[np.uint8]) -> None:
         """Make `images` (uint8 [n, side, side, 3]) addressable as rows 0 to n-1. Not timed.
 
-        Replaces what was loaded before. The array may be a memory map that is only readable, and
-        stays valid until `unload`.
+        Replaces what was loaded before. The array may be a read-only memory map, and stays valid
+        until `unload`.
         """
 
     @abc.abstractmethod
     def unload(self) -> None:
-        """Let go of the loaded images."""
+        """Release the loaded images."""
 
     @abc.abstractmethod
     def enqueue(self, rows: Sequence[int]) -> None:
-        """Start one batch, 1 to `max_batch` loaded rows in this order. Timed.
+        """Start one batch of 1 to `max_batch` loaded rows, in this order. Timed.
 
         The rows may also come as an array, int64 [n].
         """
@@ -83,14 +82,14 @@ class Engine(abc.ABC):
     def collect(self) -> NDArray[np.int32]:
         """Wait for the oldest batch; its labels as int32 [n], or [n, 5] best first. Timed.
 
-        The labels are those of the data set: the model's labels offset is already off, and the
-        background class of a model that has one is -1. The array is read before the next call.
+        The labels are the data set's: the model's labels offset is subtracted, and a background
+        class is -1. The array is read before the next call.
         Raises EngineError where a score is not finite or a class is out of range.
         """
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Let go of everything; called once, also after an error."""
+        """Release everything; called once, also after an error."""
 
     def __enter__(self) -> Engine:
         self.open()

@@ -1,4 +1,4 @@
-"""NVIDIA GPUs through pycuda: the context, the samples in pinned memory, the way into a batch.
+"""NVIDIA GPUs through pycuda: contexts, samples in pinned memory, copies to the device, graphs.
 
 docs/gpu.md has the measurements behind the ways of copying; `make bench-gpu` repeats them.
 """
@@ -12,7 +12,7 @@ import numpy as np
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.loadgen.engines.rows import are_neighbours
-from ck_mlperf.machine.environment import list_cuda_devices
+from ck_mlperf.machine.gpus import list_cuda_devices
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,7 +24,8 @@ _BATCHED_COPY_SINCE = 12080
 class Gpu:
     """One GPU's primary context, which CUDA's runtime API (so ONNX Runtime) uses as well.
 
-    Opened and closed by the same thread; made current by `with gpu:` in any, at 0.8 microseconds.
+    Opened and closed by the same thread; `with gpu:` makes it current in any thread, which takes
+    0.8 microseconds.
     """
 
     def __init__(self, ordinal: int) -> None:
@@ -61,7 +62,7 @@ class Gpu:
         self._context.synchronize()
 
     def close(self) -> None:
-        """Give the context back; it must not be current."""
+        """Release the context; it must not be current."""
         self._context.detach()
 
 
@@ -83,17 +84,17 @@ class PinnedArray:
         """As the GPU sees it."""
 
     def free(self) -> None:
-        """Give the memory back. No view of `array` may be used any more."""
+        """Release the memory. No view of `array` may be used any more."""
         self.array = np.empty(0, self.array.dtype)
         self._allocation.free()
 
 
 class PinnedSamples:
-    """The loaded samples in pinned memory, and the fastest way of a batch into device memory.
+    """The loaded samples in pinned memory, and the fastest way to copy a batch to the device.
 
-    One sample, or samples side by side, are one copy. Others are one call of cuMemcpyBatchAsync,
-    which fills the link from 8 samples of 150 kB on; where the driver is older than CUDA 12.8, a
-    copy each, which makes half of that.
+    One sample, or consecutive ones, are one copy. Others are one call of cuMemcpyBatchAsync, which
+    fills the link from 8 samples of 150 kB on. With a driver older than CUDA 12.8 they are a copy
+    each, at half that speed.
     """
 
     def __init__(self, cuda: Any, count: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -102,7 +103,7 @@ class PinnedSamples:
         self.array = self._pinned.array
         self.address = self._pinned.address
         self._row_bytes = int(np.prod(shape)) * dtype.itemsize
-        self._rows = list(self.array)  # a view each: made here, not in the timed path
+        self._rows = list(self.array)  # a view each, made outside the timed path
         self._batched = cuda.get_driver_version() >= _BATCHED_COPY_SINCE
         if self._batched:
             self._driver = driver = import_cuda_bindings()
@@ -121,7 +122,7 @@ class PinnedSamples:
         return [self._driver.CUdeviceptr(a) for a in addresses] if self._batched else addresses
 
     def list_addresses(self) -> NDArray[np.uint64]:
-        """Where the GPU finds each sample: uint64 [count]."""
+        """Each sample's address, as the GPU sees it: uint64 [count]."""
         end = self.address + len(self.array) * self._row_bytes
         return np.arange(self.address, end, self._row_bytes, dtype=np.uint64)
 
@@ -132,7 +133,7 @@ class PinnedSamples:
             self._copy(int(places[0]), self._rows[first], stream)
         elif are_neighbours(rows):
             self._copy(int(places[0]), self.array[first : first + count], stream)
-        elif isinstance(rows, np.ndarray):  # lists are looked up by numbers of Python faster
+        elif isinstance(rows, np.ndarray):  # Python's numbers index lists faster
             self.copy_batch(rows.tolist(), places, stream)
         elif self._batched:
             self.copy_batched(rows, places, stream)
@@ -140,12 +141,12 @@ class PinnedSamples:
             self.copy_each(rows, places, stream)
 
     def copy_each(self, rows: Sequence[int], places: Sequence[Any], stream: Any) -> None:
-        """The same by a copy per sample."""
+        """As `copy_batch`, by a copy per sample."""
         for row, place in zip(rows, places, strict=False):
             self._copy(int(place), self._rows[row], stream)
 
     def copy_batched(self, rows: Sequence[int], places: Sequence[Any], stream: Any) -> None:
-        """The same by cuMemcpyBatchAsync."""
+        """As `copy_batch`, by cuMemcpyBatchAsync."""
         count = len(rows)
         error, *_ = self._driver.cuMemcpyBatchAsync(
             places[:count],
@@ -161,16 +162,16 @@ class PinnedSamples:
             raise RuntimeError(f"cuMemcpyBatchAsync: {error.name}")
 
     def free(self) -> None:
-        """Give the memory back; no copy may be under way."""
+        """Release the memory; no copy may be under way."""
         self._rows = []
         self.array = np.empty(0, self.array.dtype)
         self._pinned.free()
 
 
 class Graph:
-    """What `record` starts on a stream, as one launch.
+    """A CUDA graph: what `record` starts on a stream, as one launch.
 
-    pycuda has no graphs; NVIDIA's bindings (cuda-bindings) take its stream as it is.
+    pycuda has no graphs; NVIDIA's bindings (cuda-bindings) accept its streams.
     """
 
     def __init__(self, stream: Any, record: Callable[[], None]) -> None:
@@ -178,18 +179,18 @@ class Graph:
         driver = import_cuda_bindings()
         self._driver = driver
         self._stream = driver.CUstream(stream.handle)
-        # Calls of other threads, say to load samples on another GPU, do not disturb this capture.
+        # Other threads' calls, which load samples on another GPU, must not disturb this capture.
         mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._check(driver.cuStreamBeginCapture(self._stream, mode))
         try:
             record()
         finally:
-            # Also after an error: a stream that still captures takes nothing else.
+            # Also after an error: a stream that still captures cannot be used otherwise.
             error, graph = driver.cuStreamEndCapture(self._stream)
         self._check((error,))
         self._executable = self._check(driver.cuGraphInstantiate(graph, 0))
         self._check(driver.cuGraphDestroy(graph))
-        # Else the first launch does it, in the timed part.
+        # Otherwise the first launch would do it, in the timed part.
         self._check(driver.cuGraphUpload(self._executable, self._stream))
 
     def launch(self) -> None:
@@ -199,7 +200,7 @@ class Graph:
             raise RuntimeError(f"cuGraphLaunch: {error.name}")
 
     def free(self) -> None:
-        """Give it back; no launch may be under way."""
+        """Release it; no launch may be under way."""
         self._check(self._driver.cuGraphExecDestroy(self._executable))
 
     def _check(self, result: tuple[Any, ...]) -> Any:
@@ -222,19 +223,19 @@ def import_pycuda() -> Any:
         ) from None
     except ImportError as error:
         raise UserError(
-            f"pycuda is installed and does not load: {error}. It fits the CUDA that it was built "
+            f"pycuda is installed and does not load: {error}. It needs the CUDA that it was built "
             "with: `pip install --force-reinstall --no-cache-dir pycuda` builds it for this one"
         ) from None
     return pycuda.driver
 
 
 def import_cuda_bindings() -> Any:
-    """NVIDIA's bindings, for what pycuda has not. Raises UserError where they are not installed."""
+    """NVIDIA's bindings, for what pycuda lacks. Raises UserError where they are not installed."""
     try:
         from cuda.bindings import driver
     except ImportError as error:
         raise UserError(
-            f"this run needs NVIDIA's Python bindings ({error}): `pip install cuda-bindings`, of "
+            f"this run needs NVIDIA's Python bindings ({error}): `pip install cuda-bindings`, for "
             "the CUDA version that `nvidia-smi` shows"
         ) from None
     return driver

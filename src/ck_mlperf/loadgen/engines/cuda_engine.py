@@ -1,7 +1,7 @@
 """What the engines on NVIDIA GPUs share: slots for batches, whose copies overlap computation.
 
-The way of a batch: its samples go from pinned memory into its slot's input on the device, the
-network runs, and writes its answers straight into pinned memory.
+A batch's samples go from pinned memory into its slot's input on the device; the network runs, and
+writes its answers straight into pinned memory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ck_mlperf.models.recipe import ModelRecipe, normalise
 if TYPE_CHECKING:
     from ck_mlperf.loadgen.engines.cuda import Gpu, PinnedSamples
 
-# Answers of larger batches are waited for asleep: a dozen microseconds more, and no processor.
+# For larger batches the thread waits asleep: a dozen microseconds more, but no processor time.
 _SPIN_UP_TO = 8
 _IMAGES_AT_A_TIME = 256
 
@@ -47,17 +47,17 @@ class Slot:
         self.output = 0
         """Device address of its output tensor: of `answers`."""
         self.places: Sequence[Any]
-        """Where each sample of the largest batch goes."""
+        """Device address of each sample of the largest batch."""
         self.answers: NDArray[Any]
-        """The output, in pinned memory. A copy of it from the device would cost 50 microseconds."""
+        """The output, in pinned memory. Copying it from the device would cost 50 microseconds."""
         self.count = 0
         """The samples of the batch that is under way."""
 
 
 class CudaEngine(Engine):
-    """An engine on one GPU, save for how a network is opened and started, which a subclass says.
+    """An engine on one GPU, except for how a network is opened and started: subclasses do that.
 
-    All that was allocated is freed in `close`, last first, also where something raised before.
+    `close` frees all that was allocated, last first, also where something raised before.
     """
 
     cuda_device: int
@@ -92,8 +92,8 @@ class CudaEngine(Engine):
     def _open_model(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Read the model and set `version`; the GPU is current.
 
-        Returns one sample's output: its shape, () for a class, and its dtype. What must be freed
-        goes on `self._opened`; a batch that the model fixes is set as `self._fixed_batch`.
+        Returns the shape of one sample's output, () for a class, and its dtype. What must be freed
+        goes onto `self._opened`; a model with a fixed batch sets `self._fixed_batch`.
         """
 
     @abc.abstractmethod
@@ -143,8 +143,8 @@ class CudaEngine(Engine):
     def _prepare_slots(self) -> None:
         for slot in self._slots:
             self._allocate(slot, self._sizes[-1])
-        # The largest first: the memory that it takes then serves the others as well. One size for
-        # all slots: what the library works out for it is still there for the next.
+        # The largest first: its memory then serves the others as well. Each size for all slots in
+        # turn: the library still has what it worked out for that size.
         for size in reversed(self._sizes):
             for slot in self._slots:
                 self._prepare_size(slot, size)
@@ -159,7 +159,7 @@ class CudaEngine(Engine):
             )
         for slot in self._slots:
             slot.places = samples.place(slot.input, self._sizes[-1])
-        # Some at a time: normalised images of a large set would need its memory twice.
+        # In pieces: normalised images of a whole large set would need its memory twice.
         for begin in range(0, len(images), _IMAGES_AT_A_TIME):
             piece = images[begin : begin + _IMAGES_AT_A_TIME]
             samples.array[begin : begin + len(piece)] = self._prepare_samples(piece)
@@ -191,7 +191,7 @@ class CudaEngine(Engine):
     def _bring(self, slot: Slot, rows: Sequence[int], size: int, is_alone: bool) -> None:
         """Start the copy of the samples into the slot's input, for a batch of `size`. Timed.
 
-        A batch that has the GPU for itself gains nothing from a second stream.
+        A batch that has the GPU to itself gains nothing from a second stream.
         """
         assert self._samples is not None
         if is_alone or slot.copy_stream is slot.compute_stream:
@@ -215,7 +215,7 @@ class CudaEngine(Engine):
     def close(self) -> None:
         with self._gpu as gpu:
             with contextlib.suppress(gpu.cuda.Error):  # all calls raise after an error on the GPU
-                gpu.synchronize()  # what is under way uses what is freed here
+                gpu.synchronize()  # work under way uses what is freed here
             self.unload()
             self._prepared.close()
             self._opened.close()
@@ -233,7 +233,7 @@ class CudaEngine(Engine):
         slot.answers = answers.array
         device_input = cuda.mem_alloc(input_bytes)
         self._prepared.callback(device_input.free)
-        cuda.memset_d8(device_input, 0, input_bytes)  # what fills up a batch must be numbers
+        cuda.memset_d8(device_input, 0, input_bytes)  # a batch's padding must be numbers
         slot.input, slot.output = int(device_input), answers.address
 
     def _describe(self, what: str) -> EngineError:

@@ -1,4 +1,4 @@
-"""An engine that answers 0 at once: what is left is the cost of the harness."""
+"""An engine that answers 0 at once, so that a run costs what the harness costs."""
 
 from __future__ import annotations
 

@@ -18,10 +18,10 @@ from ck_mlperf.models.recipe import ModelRecipe, load_model_recipe, normalise
 
 
 class OnnxRuntimeCpu(Engine):
-    """Keeps the loaded images as the model's input tensor, normalised ahead.
+    """Keeps the loaded images as the model's input tensor, normalised in advance.
 
-    MLPerf lets preprocessing be done untimed. A batch of neighbouring rows goes to the model as it
-    lies there, any other is gathered into a buffer first.
+    MLPerf allows untimed preprocessing. A batch of consecutive rows goes to the model as a slice,
+    any other is gathered into a buffer first.
     """
 
     name = "onnxruntime-cpu"
@@ -40,7 +40,7 @@ class OnnxRuntimeCpu(Engine):
         threads = len(os.sched_getaffinity(0))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors only: the rest is for the model's author
+        options.log_severity_level = 3  # errors only: warnings are for the model's author
         try:
             self._session = onnxruntime.InferenceSession(
                 self._path, options, providers=["CPUExecutionProvider"]
@@ -86,7 +86,7 @@ class OnnxRuntimeCpu(Engine):
         self._session = None
 
     def _gather(self, rows: Sequence[int]) -> NDArray[Any]:
-        """The input tensor of a batch; of a model with a fixed batch, filled up with old rows."""
+        """The input tensor of a batch, padded with old rows where the model's batch is fixed."""
         count, first = len(rows), rows[0]
         is_whole = self._fixed_batch in (None, count)
         if is_whole and are_neighbours(rows):

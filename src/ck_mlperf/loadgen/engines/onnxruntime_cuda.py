@@ -18,16 +18,16 @@ _DTYPES = {
     "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
 }
-# ONNX Runtime runs a graph once as it stands, captures it the second time, then replays it.
+# ONNX Runtime runs a graph once without capturing it, captures it the second time, then replays it.
 _RUNS_TO_CAPTURE = 3
 
 
 class OnnxRuntimeCuda(CudaEngine):
     """Runs an ONNX file as it is, in its own precision, from and to buffers on the device.
 
-    A model that was converted (package:model-onnx-convert) takes uint8 samples and gives classes: a
-    quarter of the bytes of float32, and nothing to compute on the host. What is float32 in it may
-    be computed in TF32: without, cuDNN has no fast way for some layers, of float16 models as well.
+    A converted model (package:model-onnx-convert) takes uint8 samples and gives classes: a quarter
+    of float32's bytes, and nothing to compute on the host. Its float32 layers may be computed in
+    TF32: without it cuDNN has no fast algorithm for some layers, of float16 models as well.
     """
 
     name = "onnxruntime-cuda"
@@ -45,19 +45,19 @@ class OnnxRuntimeCuda(CudaEngine):
     def _open_model(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
         import onnxruntime
 
-        onnxruntime.set_default_logger_severity(4)  # cuDNN's plans that it tries count as errors
+        onnxruntime.set_default_logger_severity(4)  # what it tries with cuDNN is logged as errors
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
             raise UserError(
                 f"the ONNX Runtime that Python finds ({onnxruntime.__version__}) is not its GPU "
                 "build: pip uninstall onnxruntime; pip install onnxruntime-gpu"
             )
-        onnxruntime.preload_dlls()  # CUDA's and cuDNN's libraries where pip put them
+        onnxruntime.preload_dlls()  # CUDA's and cuDNN's libraries, from where pip installed them
         self.device += ", TF32 allowed"
         self._stream = self._gpu.cuda.Stream()
         self._opened.callback(self._forget)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
-        # Nothing may run on the CPU: it would break the graph, and no number would show it.
+        # Nothing may run on the CPU: that would break the graph, and no figure would show it.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         provider = {
             "device_id": str(self._gpu.ordinal),
@@ -77,9 +77,9 @@ class OnnxRuntimeCuda(CudaEngine):
             ) from error
         if self._session.get_providers()[0] != "CUDAExecutionProvider":
             raise UserError(
-                f"ONNX Runtime {onnxruntime.__version__} could not load its CUDA part, for want of "
-                "cuDNN or of CUDA's libraries; its message is above. "
-                "`pip install onnxruntime-gpu[cuda,cudnn]` brings both"
+                f"ONNX Runtime {onnxruntime.__version__} could not load its CUDA provider: cuDNN "
+                "or CUDA's libraries may be missing; its message is above. "
+                "`pip install onnxruntime-gpu[cuda,cudnn]` installs both"
             )
         self.version = onnxruntime.__version__
         output = next(o for o in self._session.get_outputs() if o.name == self._recipe.output.name)
@@ -110,7 +110,7 @@ class OnnxRuntimeCuda(CudaEngine):
         )
         options = onnxruntime.RunOptions()
         options.add_run_config_entry("gpu_graph_id", str(next(self._graph_ids)))
-        # The run only starts the graph; the slot's event says when it is done.
+        # The run only starts the graph; the slot's event tells when it is done.
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self._runs[id(slot), size] = binding, options
         for _ in range(_RUNS_TO_CAPTURE):

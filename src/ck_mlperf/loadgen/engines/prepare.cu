@@ -1,13 +1,13 @@
-// Makes a network's input of a batch's samples.
+// Makes a network's input from a batch's samples.
 //
-// samples: where each sample of the batch is, in device memory or in host memory that the GPU reads over its link. The
-// list itself is there too, so that a CUDA graph need not change with it.
+// samples: the address of each sample of the batch, in device memory or in host memory that the GPU reads over its
+// link. The list is in memory too, so that a CUDA graph need not change with it.
 //
 // prepare_B_LAYOUT: samples are uint8 images [area][3]; every value is looked up in table [3][256], which has the bits
 // of the network's type, B bytes each. area: pixels of an image, a multiple of 16.
-// gather: samples are as the network wants them, `vectors` times 16 bytes each.
+// gather: samples are in the network's layout already, `vectors` times 16 bytes each.
 //
-// Compiled by tools/compile_kernels.py into prepare.ptx, which the driver takes as it is.
+// tools/compile_kernels.py compiles this into prepare.ptx, which the driver compiles for its GPU.
 
 typedef unsigned char u8;
 typedef unsigned short u16;
@@ -44,7 +44,7 @@ extern "C" __global__ void prepare_1_NCHW(const uint4 *const *__restrict__ sampl
     }
 }
 
-// One byte, a pixel's colours and a zero side by side.
+// One byte, a pixel's colours and a zero next to each other.
 extern "C" __global__ void prepare_1_CHW4(const uint4 *const *__restrict__ samples, const u8 *table, uint4 *out, u32 count, u32 area) {
     FOR_EACH_16_PIXELS(u8)
 #pragma unroll
@@ -74,7 +74,7 @@ extern "C" __global__ void prepare_2_NCHW(const uint4 *const *__restrict__ sampl
     }
 }
 
-// Two bytes, a pixel's colours and a zero side by side.
+// Two bytes, a pixel's colours and a zero next to each other.
 extern "C" __global__ void prepare_2_CHW4(const uint4 *const *__restrict__ samples, const u16 *table, uint4 *out, u32 count, u32 area) {
     FOR_EACH_16_PIXELS(u16)
 #pragma unroll
@@ -84,7 +84,7 @@ extern "C" __global__ void prepare_2_CHW4(const uint4 *const *__restrict__ sampl
     }
 }
 
-// Two bytes, a pixel's colours and five zeros side by side.
+// Two bytes, a pixel's colours and five zeros next to each other.
 extern "C" __global__ void prepare_2_HWC8(const uint4 *const *__restrict__ samples, const u16 *table, uint4 *out, u32 count, u32 area) {
     FOR_EACH_16_PIXELS(u16)
 #pragma unroll

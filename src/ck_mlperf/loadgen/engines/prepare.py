@@ -1,7 +1,7 @@
 """From uint8 images to a network's input: on the host when they are loaded, or on the GPU.
 
-The layouts are TensorRT's: LINEAR as the recipe says, CHW4 and HWC8 with the colours of a pixel
-side by side and zeros behind them.
+The layouts are TensorRT's: LINEAR as the recipe says, CHW4 and HWC8 with a pixel's colours next to
+each other, padded with zeros.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def shape_sample(recipe: ModelRecipe, layout: str) -> tuple[int, ...]:
 
 
 def pack(images: NDArray[Any], layout: str) -> NDArray[Any]:
-    """Normalised images [n, 3, side, side] in a layout; LINEAR: as they are."""
+    """Normalised images [n, 3, side, side] in a layout; LINEAR leaves them unchanged."""
     if layout not in _WIDTHS:
         return images
     count, _, height, width = images.shape
@@ -45,27 +45,27 @@ def pack(images: NDArray[Any], layout: str) -> NDArray[Any]:
 
 
 def can_prepare(recipe: ModelRecipe) -> bool:
-    """Whether there is a kernel that makes the network's input of images."""
+    """Whether there is a kernel that makes the network's input from images."""
     is_known = recipe.input.layout == "NCHW" and recipe.input.dtype != "uint8"
     return is_known and recipe.image.side**2 % _PIXELS_PER_THREAD == 0
 
 
 def can_gather(sample_bytes: int) -> bool:
-    """Whether there is a kernel that brings samples of this size as they are."""
+    """Whether there is a kernel that copies samples of this size."""
     return sample_bytes % _VECTOR_BYTES == 0
 
 
 class _Kernel:
-    """A kernel of prepare.cu. All its calls want the GPU to be current."""
+    """A kernel of prepare.cu. The GPU must be current in all calls."""
 
     def __init__(self, gpu: Gpu, name: str, pieces: int, types: str) -> None:
-        """pieces: of a sample, of which a thread takes one at a time. types: of its arguments."""
+        """pieces: of a sample; a thread takes one at a time. types: of the kernel's arguments."""
         self._module: Any = gpu.cuda.module_from_buffer(_KERNELS.read_bytes() + b"\0")
         self._function: Any = self._module.get_function(name).prepare(types)
         self._pieces = pieces
 
     def free(self) -> None:
-        """Give the code back; no launch may be under way."""
+        """Release the code; no launch may be under way."""
         self._function = self._module = None
 
     def _launch(self, count: int, stream: Any, *arguments: int) -> None:
@@ -74,7 +74,7 @@ class _Kernel:
 
 
 class Preparing(_Kernel):
-    """Looks every pixel value up in a table of what `normalise` makes of it."""
+    """Looks up every pixel value in a table of what `normalise` makes of it."""
 
     def __init__(self, gpu: Gpu, recipe: ModelRecipe, layout: str) -> None:
         """layout: of the network's input; `can_prepare` says whether there is a kernel for it."""
@@ -87,21 +87,21 @@ class Preparing(_Kernel):
         gpu.cuda.memcpy_htod(self._table, table)
 
     def start(self, samples: int, target: int, count: int, stream: Any) -> None:
-        """Make the network's input of `count` images.
+        """Make the network's input from `count` images.
 
-        samples: device address of a list, uint64 [count], of the images' addresses, in device or in
-        pinned memory; target: of the network's input.
+        samples: device address of the list of the images' addresses, uint64 [count]; the images are
+        in device or pinned memory. target: device address of the network's input.
         """
         self._launch(count, stream, samples, int(self._table), target, count, self._area)
 
     def free(self) -> None:
-        """Give the table back, too."""
+        """Release the table, too."""
         self._table.free()
         super().free()
 
 
 class Gathering(_Kernel):
-    """Brings samples that are as the network wants them."""
+    """Copies samples that are already in the network's layout."""
 
     def __init__(self, gpu: Gpu, sample_bytes: int) -> None:
         self._vectors = sample_bytes // _VECTOR_BYTES

@@ -1,4 +1,4 @@
-"""What engines ask of the rows of a batch."""
+"""How the rows of a batch lie in an engine's samples."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def are_neighbours(rows: Sequence[int]) -> bool:
-    """Whether the rows of a batch (a sequence, or int64 [n]) lie side by side, in this order."""
+    """Whether the rows of a batch (a sequence, or int64 [n]) are consecutive, in this order."""
     count, first = len(rows), rows[0]
     if rows[-1] - first != count - 1:
         return False

@@ -1,7 +1,7 @@
-"""When the samples that wait become a batch, and how large: decided without threads or clocks.
+"""When the samples that wait become a batch, and of which size: decided without threads or clocks.
 
 Whoever runs the device asks its policy, and tells it what was started and finished. Times are in
-seconds of any clock that does not go back.
+seconds of any monotonic clock.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# How long before the device is expected to be free the next batch is put behind the one that runs:
-# what waking up, gathering and enqueueing take (a timed wait of Python's ends 0.1 ms late), and a
-# share of the expected time for what it may be wrong by.
+# How long before the device should be free the next batch is enqueued: the time to wake up, gather
+# and enqueue (a timed wait in Python ends 0.1 ms late), and a share of the expected time for its
+# error.
 _LEAD_S = 0.2e-3
 _LEAD_SHARE = 0.15
 _SMOOTHING = 8  # batches: a new measurement counts an eighth
-_MOST_JUMP = 2  # of a measurement over what was expected: one hiccup is no new normal
+_MOST_JUMP = 2  # a measurement counts as at most twice what was expected: it may be a hiccup
 
 
 class Decision(NamedTuple):
-    """What to do now. Neither: nothing but to complete what is in flight, or to sleep."""
+    """What to do now. Both 0: complete what is in flight, or sleep."""
 
     samples: int
     """How many to start as one batch; 0: none now."""
     wait_s: float
-    """Where none: ask again after this time, or once a whole batch waits."""
+    """With no samples: ask again after this time, or once a whole batch waits."""
 
 
 class BatchPolicy(abc.ABC):
@@ -38,7 +38,7 @@ class BatchPolicy(abc.ABC):
     def decide(self, now: float, waiting: int, oldest: float) -> Decision:
         """What to do at `now`, where `waiting` samples wait, the oldest since `oldest`.
 
-        Asked only while the engine takes another batch; `oldest` says nothing where none waits.
+        Called only while the engine takes another batch. Where none waits `oldest` has no meaning.
         """
 
     def arrived(self, samples: int) -> None:  # noqa: B027
@@ -52,10 +52,10 @@ class BatchPolicy(abc.ABC):
 
 
 class EagerBatches(BatchPolicy):
-    """At once, in batches of `most`: for queries that come whole and are timed to their end.
+    """Starts batches of `most` at once: for queries that come whole and are timed to their end.
 
-    A query that leaves a device without a whole batch is cut into as many equal ones as there are
-    `devices`.
+    A query that is too small for a whole batch on each device is cut into as many equal batches as
+    there are `devices`.
     """
 
     def __init__(self, most: int, devices: int) -> None:
@@ -72,18 +72,18 @@ class EagerBatches(BatchPolicy):
 class DeadlineBatches(BatchPolicy):
     """For samples that come one by one, each with `bound_s` seconds from its arrival: Server.
 
-    - A device that is idle gets what waits at once: a lone sample is not delayed.
-    - While as many batches run as the device takes `at_once`, the next is held back, to grow, until
-      it is full or one of them is about to end. Put in then, it starts without a gap, and no sooner
-      had it been put in before.
-    - The oldest sample's bound, less what its own batch will take, ends the holding, too.
-    - A GPU engine fills a batch up to the next of the `sizes` that it is prepared for, and computes
-      what it filled in. So a batch of another size is cut to the size below; the rest goes with the
-      next one. Where an engine takes every size alike, this costs next to nothing.
+    - An idle device gets what waits at once: a lone sample is not delayed.
+    - While the device computes `at_once` batches, the next is held back, to grow, until it is full
+      or one of those is about to end. Enqueued then, it starts without a gap; enqueued earlier, it
+      would not start sooner.
+    - The oldest sample's bound, less the time of its own batch, ends the holding too.
+    - A GPU engine pads a batch to the next of the `sizes` that it is prepared for, and computes the
+      padding. So a batch of another size is cut to the size below, and the rest goes into the next
+      one. For an engine that takes every size alike this costs next to nothing.
 
-    How long a batch takes is measured, per size. Until it is known nothing is held back. Where the
-    expectation is too short, a batch goes early, as without a policy; where it is too long, the
-    batch is seen to be done when the holding ends, hence next time the expectation is shorter.
+    The time of a batch is measured per size. Until it is known nothing is held back. Where the
+    expectation is too short, a batch goes early, as without a policy. Where it is too long, the
+    worker finds the batch done when the holding ends, and the next expectation is shorter.
     """
 
     def __init__(self, sizes: Sequence[int], bound_s: float, at_once: int = 1) -> None:
@@ -105,9 +105,9 @@ class DeadlineBatches(BatchPolicy):
             return Decision(self._most, 0)
         if len(self._in_flight) < self._at_once:
             return Decision(self._cut(waiting), 0)
-        if len(self._in_flight) > self._at_once:  # one is ready to run: more would only wait there
+        if len(self._in_flight) > self._at_once:  # one waits on the device already
             return Decision(0, 0)
-        # The device is free for one more when the oldest ends.
+        # The device takes one more when the oldest ends.
         later = sum(self._expect(samples) for samples, _ in list(self._in_flight)[1:])
         samples, _ = self._in_flight[0]
         until = self._free_at - later - _LEAD_S - _LEAD_SHARE * self._expect(samples)
@@ -128,7 +128,7 @@ class DeadlineBatches(BatchPolicy):
         self._free_at = now + sum(self._expect(samples) for samples, _ in self._in_flight)
 
     def _expect(self, samples: int) -> float:
-        """What a batch should take; of a size not seen yet, what the next smaller one takes."""
+        """The time of a batch; for a size not seen yet, that of the next smaller one."""
         size = self._cut(samples)
         known = self._seconds_by_size
         if size not in known:
@@ -144,16 +144,16 @@ class DeadlineBatches(BatchPolicy):
         self._seconds_by_size[size] = seconds
 
     def _cut(self, samples: int) -> int:
-        """The largest size of at most `samples`; 0 of 0."""
+        """The largest of the sizes up to `samples`; 0 for 0."""
         place = bisect.bisect_right(self._sizes, samples)
         return self._sizes[place - 1] if place else 0
 
 
 def list_sizes(most: int) -> list[int]:
-    """The sizes of batches that a device is prepared for where any may come.
+    """The sizes that a device is prepared for where batches of any size may come.
 
-    1 to 8, then four to each doubling (10, 12, 14, 16, 20, ...), and `most`: a batch filled up to
-    the next of them has at most a quarter more.
+    1 to 8, then four to each doubling (10, 12, 14, 16, 20, ...), and `most`: padding to the next of
+    them adds at most a quarter.
     """
     sizes = [size for size in range(1, most) if size % (1 << max(size.bit_length() - 3, 0)) == 0]
     return [*sizes, most]

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from ck_mlperf.loadgen.harness.sut import SystemUnderTest
 
 Ids = list[int] | NDArray[np.uint64]
-"""Response ids of samples. An array lies in LoadGen's memory: see `SystemUnderTest.issue`."""
+"""Response ids of samples. An array is in LoadGen's memory: see `SystemUnderTest.issue`."""
 Indices = list[int] | NDArray[np.int64]
-"""Indices of samples, in what their ids are in."""
+"""Indices of samples: a list or an array, as their ids are."""
 
 
 class Responses(Protocol):
@@ -33,16 +33,20 @@ class Responses(Protocol):
         """Reports one label: (id, label)."""
 
 
+MakeResponses = Callable[[NDArray[np.int32]], Responses]
+"""`Interface.make_responses`."""
+
+
 class Interface(Protocol):
     """A way to LoadGen."""
 
     name: str
-    """As the record has it."""
+    """As in the record."""
     bytes_per_sample: int
     """Memory for a sample that LoadGen has generated ahead, rounded up from measurements: its
     metadata, ids and indices, latency."""
     most_samples_per_s: float
-    """LoadGen and the system under test, in one process, deal out no more."""
+    """The most that LoadGen and the system under test, in one process, can deal out."""
 
     def make_responses(self, results: NDArray[np.int32]) -> Responses:
         """For the labels in `results` (int32 [most samples of a batch])."""
@@ -53,5 +57,5 @@ class Interface(Protocol):
         """Run a test to its end, with callbacks to `system` from this thread.
 
         total, loadable: samples, and how many of them may be loaded at a time.
-        test: LoadGen's TestSettings, of its Python module. log_dir: a folder that is there.
+        test: LoadGen's TestSettings, of its Python module. log_dir: an existing folder.
         """

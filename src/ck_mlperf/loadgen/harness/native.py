@@ -1,8 +1,8 @@
-"""LoadGen by its own C++ interface, which hands over pointers; numpy looks at what they point to.
+"""LoadGen by its own C++ interface, which hands over pointers; numpy reads what they point to.
 
 The library is LoadGen's sources with native.cc, as `native_build` makes it. LoadGen's Python module
-is still what reads mlperf.conf and user.conf: its TestSettings are copied field by field, so that
-both interfaces run on the same ones, and it must be of the same version.
+still reads mlperf.conf and user.conf: its TestSettings are copied field by field, so that both
+interfaces run on the same ones, and it must be of the same version.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from ck_mlperf.loadgen.harness.sut import SystemUnderTest
 
 SHIM = Path(__file__).with_name("native.cc")
-# Layouts that native.cc asserts. Indices are signed here: numpy looks up by those as they are.
+# Layouts that native.cc asserts. Indices are signed here: numpy indexes by those without a copy.
 SAMPLE = np.dtype([("id", np.uint64), ("index", np.int64)])
 RESPONSE = np.dtype(
     [("id", np.uint64), ("data", np.uint64), ("size", np.uint64), ("n_tokens", np.int64)]
 )
-# Below, Python's lists are faster than numpy's arrays.
+# Up to here, Python's lists are faster than numpy's arrays.
 _LISTS_UP_TO = 16
 
 _IssueOne = ctypes.CFUNCTYPE(None, ctypes.c_uint64, ctypes.c_uint64)
@@ -56,7 +56,7 @@ class _Callbacks(ctypes.Structure):
 
 
 class NativeResponses:
-    """LoadGen's array of responses, each of which points at its label in `results`."""
+    """LoadGen's array of responses, each pointing at its label in `results`."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class NativeResponses:
         self._responses = np.zeros(len(results), RESPONSE)
         self._responses["data"] = results.ctypes.data + results.itemsize * np.arange(len(results))
         self._responses["size"] = results.itemsize
-        self._results = results  # kept: it is pointed at
+        self._results = results  # kept alive: the responses point at it
         self._ids = self._responses["id"]
         self._address = self._responses.ctypes.data
         self._complete = complete
@@ -87,9 +87,8 @@ class NativeInterface:
     most_samples_per_s = 1e7
 
     def __init__(self, path: Path) -> None:
-        """Raises UserError where it cannot be loaded, or is of another native.cc."""
-        # The second way keeps Python's lock: where one sample is completed, to let go of it costs
-        # more than the call.
+        """Raises UserError where it cannot be loaded, or was made of another native.cc."""
+        # PyDLL keeps Python's lock: for a single sample, releasing it costs more than the call.
         try:
             library, locked = ctypes.CDLL(str(path)), ctypes.PyDLL(str(path))
             shim_sha256 = _declare(library.ck_shim_sha256, ctypes.c_char_p)()
@@ -130,7 +129,7 @@ class NativeInterface:
             raise RuntimeError(f"LoadGen: {error.decode(errors='replace')}")
 
     def _copy_settings(self, test: Any) -> int:
-        """A C++ TestSettings like `test`, of LoadGen's Python module; to be deleted."""
+        """A C++ TestSettings like `test`, of LoadGen's Python module; the caller deletes it."""
         settings: int = self._new_settings()
         for name in dir(test):
             value = getattr(test, name)
@@ -144,7 +143,7 @@ class NativeInterface:
 
 def choose_interface(path: Path | None) -> tuple[Interface, str]:
     """The interface that a run uses where the native library was installed at `path` (None: it was
-    not), and why it is not the native one in spite of that, else ''."""
+    not), and why it is not the native one although there is a library, else ''."""
     from ck_mlperf.loadgen.harness.wheel import WheelInterface
 
     if path is None:
@@ -169,17 +168,17 @@ def _declare(function: Any, result: Any, *arguments: Any) -> Any:
 
 
 def _make_callbacks(system: SystemUnderTest, is_server: bool) -> _Callbacks:
-    """What LoadGen calls. The structure keeps the functions."""
+    """What LoadGen calls. The structure keeps the functions alive."""
 
     def issue_one(id_: int, index: int) -> None:
-        try:  # as in _guard, without its call
+        try:  # `_guard` would be another call
             system.issue([id_], [index])
         except BaseException:
             _end()
 
     def issue(address: int, count: int) -> None:
         memory = _view_memory(address, count * SAMPLE.itemsize, _READ_ONLY)
-        if is_server or count <= _LISTS_UP_TO:  # Server's are kept for longer than this call
+        if is_server or count <= _LISTS_UP_TO:  # Server keeps them for longer than this call
             numbers = memory.cast("Q").tolist()
             system.issue(numbers[::2], numbers[1::2])
         else:
@@ -218,9 +217,9 @@ def _guard(callback: Callable[..., None]) -> Callable[..., None]:
 
 
 def _end() -> None:
-    """End the process after an exception that the system under test let through.
+    """End the process after an exception that left the system under test.
 
-    ctypes would print it, and LoadGen wait for ever for answers that do not come.
+    ctypes would only print it, and LoadGen would wait for answers for ever.
     """
     traceback.print_exc()
     print("error: a callback of LoadGen failed, which ends the process", file=sys.stderr)

@@ -2,7 +2,7 @@
 
     python -m ck_mlperf.loadgen.harness.native_build --output FILE.so
 
-pip downloads the sources, the sdist of mlcommons-loadgen, and checks the hash before it opens
+pip downloads the sources, the sdist of mlcommons-loadgen, and checks their hash before it opens
 them. Needs g++.
 """
 
@@ -28,8 +28,8 @@ from ck_mlperf.loadgen.harness.native import SHIM, NativeInterface
 VERSION = "6.0.17"
 HASH = "sha256:a2e85d09e3cc0c606f89bfe1fbf97537c8b5b238ae0afbd923ad9c710fcf2ca8"
 COMPILER = "g++"
-# LoadGen's own setup.py has the first three. The others keep apart what the Python module, in the
-# same process, has under the same names.
+# LoadGen's own setup.py has the first three. The others keep this library's symbols apart from
+# those of the Python module, which has the same names in the same process.
 _FLAGS = ("-std=c++14", "-O3", "-fPIC", "-pthread", "-fvisibility=hidden", "-fno-gnu-unique")
 _REQUIREMENT = "mlcommons-loadgen"
 
@@ -37,11 +37,11 @@ _REQUIREMENT = "mlcommons-loadgen"
 def build(
     output: Path, version: str = VERSION, known_hash: str = HASH, sdist: Path | None = None
 ) -> None:
-    """Make the library `output` of LoadGen `version`, whole or not at all.
+    """Make the library `output` of LoadGen `version`, atomically.
 
-    known_hash: of the sdist, 'sha256:HEX'. sdist: a copy that is here already; None: pip gets it.
-    Raises UserError where there is no compiler, where the sdist cannot be had or is another, and
-    where it cannot be compiled.
+    known_hash: of the sdist, 'sha256:HEX'. sdist: a local copy; None: pip downloads it.
+    Raises UserError where there is no compiler, where the sdist cannot be had or has another hash,
+    and where it does not compile.
     """
     if not re.fullmatch(r"\d+\.\d+(\.\d+)*", version):
         raise UserError(f"LoadGen's version {version!r}: want numbers and dots, such as {VERSION}")
@@ -71,7 +71,7 @@ def build(
 
 
 def build_once(folder: Path) -> Path:
-    """The library in `folder`, made where it is not there: for tests and benchmarks.
+    """The library in `folder`, made only where it is missing: for tests and benchmarks.
 
     Raises UserError as `build` does.
     """
@@ -85,7 +85,7 @@ def build_once(folder: Path) -> Path:
 
 
 def _download(version: str, digest: str, folder: Path) -> Path:
-    """The sdist, by pip, which takes no file of another hash."""
+    """The sdist, by pip, which refuses a file of another hash."""
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{_REQUIREMENT}=={version} --hash=sha256:{digest}\n")
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "download"]
@@ -95,8 +95,8 @@ def _download(version: str, digest: str, folder: Path) -> Path:
     files = [*folder.glob("*.tar.gz")]
     if code or len(files) != 1:
         raise UserError(
-            f"pip did not get the sources of {_REQUIREMENT} {version} (exit code {code}; what it "
-            "said is above). Download the sdist by other means and name it with --file PATH "
+            f"pip did not get the sources of {_REQUIREMENT} {version} (exit code {code}; its "
+            "messages are above). Download the sdist by other means and name it with --file PATH "
             "(of the package: --env.PACKAGE_FILE=PATH)"
         )
     return files[0]
@@ -106,9 +106,7 @@ def _compile(compiler: str, sources: Path, version: str, library: Path) -> None:
     major, minor = version.split(".")[:2]
     files = [*sorted(sources.glob("*.cc")), sources / "generated" / "version_generated.cc", SHIM]
     if len(files) < 3:
-        raise UserError(
-            f"{sources}: not there, or without C++ files: no sdist of LoadGen {version}"
-        )
+        raise UserError(f"{sources}: missing, or without C++ files: no sdist of LoadGen {version}")
     command = [compiler, *_FLAGS, f"-I{sources}", f"-DMAJOR_VERSION={major}"]
     command += [f"-DMINOR_VERSION={minor}", f'-DCK_SHIM_SHA256="{hash_file(SHIM)}"']
 
@@ -140,7 +138,7 @@ def main() -> None:
     add("--output", type=Path, required=True, metavar="FILE.so")
     add("--version", default=VERSION, help=f"LoadGen's (default: {VERSION})")
     add("--hash", default=HASH, metavar="sha256:HEX", help="of its sdist")
-    add("--file", type=Path, metavar="PATH", help="the sdist, where it is here already")
+    add("--file", type=Path, metavar="PATH", help="a local copy of the sdist")
     options = parser.parse_args()
     build(options.output.absolute(), options.version, options.hash, options.file)
 

@@ -1,4 +1,4 @@
-"""The sample library: which images LoadGen has loaded, and where."""
+"""The sample library: which images LoadGen has loaded, and in which rows of the engine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class SampleLibrary:
-    """Loads sets of samples into an engine and knows each one's row there.
+    """Loads sets of samples into an engine and knows the row of each.
 
     images: uint8 [n, side, side, 3], by sample index; may be a memory map.
     """
@@ -25,13 +25,13 @@ class SampleLibrary:
         self._images = images
         self._engine = engine
         self.row_by_index: list[int] = []
-        """The engine's row of each sample up to the last that is loaded; -1 of others."""
+        """The engine's row of each sample up to the last one loaded; -1 for those not loaded."""
 
     def load(self, indices: Sequence[int]) -> None:
         """Load the samples `indices`, repeated ones once.
 
         In LoadGen's order: Offline and MultiStream then ask for neighbouring rows, which an engine
-        need not gather. LoadGen repeats the first samples of a set at its end in MultiStream.
+        need not gather. In MultiStream LoadGen repeats a set's first samples at its end.
         """
         loaded = list(dict.fromkeys(indices))
         first, count = loaded[0], len(loaded)
@@ -48,11 +48,11 @@ class SampleLibrary:
         self._engine.unload()
 
     def find_rows(self, indices: Indices) -> Sequence[int]:
-        """The engine's rows of loaded samples. For an array it is one, int64 [n]."""
+        """The engine's rows of loaded samples; of an array of indices, an array, int64 [n]."""
         if isinstance(indices, np.ndarray):
             return cast("Sequence[int]", self._row_array.take(indices))
         if len(indices) == 1:
             return [self.row_by_index[indices[0]]]
-        # The fastest way to look up many that Python has; of one it would give a bare number.
+        # Python's fastest way to look up several; for one it would return a bare number.
         rows: tuple[int, ...] = itemgetter(*indices)(self.row_by_index)
         return rows

@@ -1,9 +1,8 @@
 """LoadGen by its Python module (the wheel of mlcommons-loadgen), which makes lists of queries.
 
-LoadGen wants for each sample a response with the sample's id and where its result lies; it copies
-the result before `QuerySamplesComplete` returns. One pool of responses that point into one result
-buffer therefore serves all batches of an engine, and nothing is made per sample: only the ids are
-set.
+LoadGen wants a response for each sample, with the sample's id and the address of its result; it
+copies the result before `QuerySamplesComplete` returns. So one pool of responses that point into
+one result buffer serves all batches of an engine. Nothing is made per sample: only the ids are set.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class WheelResponses:
 def _make_complete_one(
     results: NDArray[np.int32], pool: list[QuerySampleResponse]
 ) -> Callable[[int, int], None]:
-    """A function, since a method looks up what it uses each time: in SingleStream that shows."""
+    """A function: a method would look up its attributes each time, which SingleStream shows."""
     response, first, complete, set_id = pool[0], pool[:1], QuerySamplesComplete, _set_id
 
     def complete_one(id_: int, label: int) -> None:
