@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from ck_mlperf.common.errors import UserError, run_main
-from ck_mlperf.images.dataset import is_plain_name
+from ck_mlperf.common.files import is_plain_name
 
 
 def pick_images(listed: Path, source: Path, output: Path) -> int:

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from ck_mlperf.common.errors import UserError, describe_os_error
-from ck_mlperf.common.files import hash_file, sync_folder, write_file
-from ck_mlperf.images.dataset import is_plain_name
+from ck_mlperf.common.files import hash_file, is_plain_name, sync_folder, write_file
 
 # A folder made here holds the archive's sha256 in this file.
 MARKER_FILE = ".unpacked"

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, also after a power cut."""
+"""Write files atomically, so that a power cut leaves none half-written; hash and name them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 def write_file(path: Path, data: str | bytes) -> None:
-    """Write `data` to `path` so that `path` holds either its old content or all of the new."""
+    """Write `data` to `path` atomically: `path` has either its old content or all of the new."""
     content = data.encode() if isinstance(data, str) else data
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
@@ -44,3 +44,8 @@ def hash_file(path: Path, algorithm: str = "sha256") -> str:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether `name` can only be a file directly in the folder that it is looked up in."""
+    return name not in ("", ".", "..") and not set(name) & set("/\\\0")

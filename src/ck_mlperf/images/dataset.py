@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ck_mlperf.common.errors import UserError, run_main
-from ck_mlperf.common.files import write_file
+from ck_mlperf.common.files import is_plain_name, write_file
 
 # Number of labels of each known data set; labels run from 0.
 DATASET_CLASSES = {"imagenet": 1000, "digits": 10}
@@ -122,11 +122,6 @@ def format_labels(listed: Iterable[tuple[str, int]]) -> str:
 def hash_image_list(listed: Sequence[tuple[str, int]]) -> str:
     """The identity of a data set: sha256, in hex, of its list as `format_labels` writes it."""
     return hashlib.sha256(format_labels(listed).encode()).hexdigest()
-
-
-def is_plain_name(name: str) -> bool:
-    """Whether `name` names a file in the very folder that it is looked up in."""
-    return name not in ("", ".", "..") and not set(name) & set("/\\\0")
 
 
 def _find_images(folder: Path) -> set[str]:

@@ -12,7 +12,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from ck_mlperf.images.preprocess import PreprocessedSet, preprocess
+from ck_mlperf.images.preprocess import preprocess
+from ck_mlperf.images.preprocessed import PreprocessedSet
 from ck_mlperf.models.recipe import load_model_recipe, normalise
 
 
