@@ -21,9 +21,6 @@ SIDE, CLASSES = 8, 10
 MEAN, SCALE = [120.0, 110.0, 100.0], [0.02, 0.01, 0.015]
 
 
-PRECISIONS = ("fp32", "fp16", "int8")
-
-
 FLOAT = TensorProto.FLOAT
 AVERAGE_FEATURES = [0.4, 1.0, 0.6, 0.9, 0.9, 0.5, 0.6, 0.3]
 

@@ -11,8 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
-from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -30,18 +28,8 @@ from ck_mlperf.images.preprocess import preprocess
 from ck_mlperf.images.preprocessed import load_preprocessed
 from ck_mlperf.images.recipe import ImageRecipe
 
+from ..builders.forks import run_fork, start_fork
 from .conftest import RECIPE, SET_FILES, change, decode_all, list_visible
-
-
-def start(images: Path, out: Path, recipe: ImageRecipe = RECIPE, **options: Any) -> BaseProcess:
-    """Run `preprocess` in a forked process, which starts faster than a new interpreter."""
-    process = get_context("fork").Process(
-        target=preprocess, args=(images, out, recipe), kwargs=options
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads that it does not use
-        process.start()
-    return process
 
 
 def kill(process: BaseProcess) -> None:
@@ -70,7 +58,7 @@ def kill_in_the_midst(images: Path, out: Path, monkeypatch: pytest.MonkeyPatch, 
     """Kill a run of `count` workers that has done some rows and can do no more."""
     with monkeypatch.context() as patch:
         hang_at(patch, read_image_list(images)[30][0])
-        process = start(images, out, workers=count)
+        process = start_fork(preprocess, images, out, RECIPE, workers=count)
         while not progress_lines(out):
             assert process.is_alive()
             time.sleep(0.001)
@@ -118,12 +106,12 @@ def test_a_kill_at_any_time_leaves_nothing_or_all(images, tmp_path):
         assert cv2.imwrite(str(path), np.tile(cv2.imread(str(path)), (4, 4, 1)))
     recipe = ImageRecipe()
     start_s = time.monotonic()
-    start(images, tmp_path / "whole", recipe).join()
+    assert run_fork(preprocess, images, tmp_path / "whole", recipe) == 0
     whole_s = time.monotonic() - start_s
     expected = load_preprocessed(tmp_path / "whole").images
     for tenth in range(1, 11):
         out = tmp_path / f"killed-{tenth}"
-        process = start(images, out, recipe)
+        process = start_fork(preprocess, images, out, recipe)
         time.sleep(whole_s * tenth / 10)
         process.kill()
         process.join()

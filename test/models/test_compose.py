@@ -13,13 +13,13 @@ from onnx import TensorProto, numpy_helper
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.models.compose import compose
 from ck_mlperf.models.network import read_network
+from ck_mlperf.models.precisions import FILE_PRECISIONS
 from ck_mlperf.models.recipe import InputSpec, load_model_recipe
 
 from ..builders.networks import (
     CLASSES,
     FLOAT,
     MEAN,
-    PRECISIONS,
     SCALE,
     SIDE,
     draw_images,
@@ -54,7 +54,7 @@ def test_pixels_in_and_scores_out_are_the_same_to_the_bit(tmp_path, make, layout
     assert recipe.max_batch == (None if batch == "N" else batch)
 
 
-@pytest.mark.parametrize("wanted", PRECISIONS)
+@pytest.mark.parametrize("wanted", FILE_PRECISIONS)
 @pytest.mark.parametrize("input_kind", ["uint8", "fp32"])
 @pytest.mark.parametrize("output_kind", ["class", "scores"])
 def test_every_variation(source, make, wanted, input_kind, output_kind):
@@ -99,7 +99,7 @@ def assert_same_answers(made: Path, images: np.ndarray, expected: np.ndarray, wa
     np.testing.assert_allclose(run(made, images), expected, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("wanted", PRECISIONS)
+@pytest.mark.parametrize("wanted", FILE_PRECISIONS)
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("batch", ["N", 4])
 def test_samples_prepared_before_give_the_same_answers(tmp_path, make, wanted, layout, batch):
@@ -165,7 +165,7 @@ def test_two_layers_that_read_the_images_share_what_is_quantised(tmp_path, make)
     assert load_model_recipe(made).input.dtype == "int8"
 
 
-@pytest.mark.parametrize("wanted", PRECISIONS)
+@pytest.mark.parametrize("wanted", FILE_PRECISIONS)
 def test_what_a_network_does_itself_to_its_input_stays(tmp_path, make, wanted):
     network = make_network()
     network.weights["shift"] = np.array([0.25], np.float32)
@@ -238,7 +238,7 @@ def test_scores_with_more_axes(tmp_path, make, axes):
     assert run(make(source), images).shape == (8,)
 
 
-@pytest.mark.parametrize("wanted", PRECISIONS)
+@pytest.mark.parametrize("wanted", FILE_PRECISIONS)
 @pytest.mark.parametrize("keepdims", [0, 1])
 def test_a_model_that_gives_the_class(tmp_path, make, wanted, keepdims):
     shape = ["N", 1] if keepdims else ["N"]
@@ -253,7 +253,7 @@ def test_a_model_that_gives_the_class(tmp_path, make, wanted, keepdims):
         make(source, wanted, "uint8", "scores")
 
 
-@pytest.mark.parametrize("wanted", PRECISIONS)
+@pytest.mark.parametrize("wanted", FILE_PRECISIONS)
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 def test_a_model_that_takes_uint8(tmp_path, make, wanted, layout):
     network = make_network(layout=layout, dtype=TensorProto.UINT8)

@@ -18,10 +18,11 @@ from ck_mlperf.images.recipe import ImageRecipe
 from ck_mlperf.models import convert as module
 from ck_mlperf.models.calibrate import CALIBRATION_METHOD
 from ck_mlperf.models.convert import convert
+from ck_mlperf.models.precisions import FILE_PRECISIONS
 from ck_mlperf.models.recipe import load_model_recipe
 
 from ..builders.digits import DIGITS_MODEL, make_digits
-from ..builders.networks import CLASSES, FLOAT, PRECISIONS, SIDE, make_network, run, save_network
+from ..builders.networks import CLASSES, FLOAT, SIDE, make_network, run, save_network
 
 pytestmark = pytest.mark.slow  # nothing in it depends on the version of Python
 
@@ -94,7 +95,7 @@ def test_a_bad_name_for_the_output(source, name, told):
         convert(source, source.parent / name, "fp32")
 
 
-@pytest.mark.parametrize("wanted", PRECISIONS)
+@pytest.mark.parametrize("wanted", FILE_PRECISIONS)
 def test_the_same_again_is_the_same_to_the_byte(
     source, make, tmp_path, calibration, library_environment, wanted
 ):

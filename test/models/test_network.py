@@ -9,12 +9,12 @@ from onnx import TensorProto, helper
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.models import network as network_module
+from ck_mlperf.models.precisions import FILE_PRECISIONS
 from ck_mlperf.models.recipe import load_model_recipe
 
 from ..builders.networks import (
     CLASSES,
     FLOAT,
-    PRECISIONS,
     SIDE,
     draw_images,
     kinds,
@@ -28,7 +28,7 @@ from ..builders.networks import (
 pytestmark = pytest.mark.slow  # nothing in it depends on the version of Python
 
 
-@pytest.mark.parametrize("wanted", PRECISIONS)
+@pytest.mark.parametrize("wanted", FILE_PRECISIONS)
 def test_a_model_may_use_any_names(tmp_path, make, wanted):
     """Those of the result, and those that are made on the way."""
     network = make_network()
@@ -69,7 +69,7 @@ def test_opset_and_ir_version_are_the_sources(tmp_path, make, opset, ir):
     source = save_network(tmp_path / "small.onnx", network)
     images = draw_images(16)
     expected = run(source, images).argmax(axis=1)
-    for wanted in PRECISIONS:
+    for wanted in FILE_PRECISIONS:
         made = make(source, wanted)
         model = onnx.load(made)
         least = 13 if wanted == "int8" else opset
@@ -99,7 +99,7 @@ def test_a_softmax_that_meant_something_else(tmp_path, make, batch):
     ]
     source = save_network(tmp_path / "small.onnx", network)
     images = draw_images(16)
-    for wanted in PRECISIONS:
+    for wanted in FILE_PRECISIONS:
         got = run(make(source, wanted, "uint8", "scores"), images)
         assert np.abs(got - run(source, images)).max() < 0.05
 
@@ -115,7 +115,7 @@ def test_other_outputs_are_dropped_with_what_leads_to_them(tmp_path, make):
     assert kinds(onnx.load(make(source)))["Conv"] == 2
 
 
-@pytest.mark.parametrize("wanted", PRECISIONS)
+@pytest.mark.parametrize("wanted", FILE_PRECISIONS)
 def test_a_model_in_float16(tmp_path, make, wanted):
     network = make_network(
         dtype=TensorProto.FLOAT16, outputs=(("scores", TensorProto.FLOAT16, ["N", CLASSES]),)
@@ -164,7 +164,7 @@ def test_functions_are_written_out(tmp_path, make, source):
     np.testing.assert_array_equal(got, run(source, images))
 
 
-@pytest.mark.parametrize("wanted", PRECISIONS)
+@pytest.mark.parametrize("wanted", FILE_PRECISIONS)
 def test_a_graph_inside_a_node(tmp_path, make, wanted):
     """It reads tensors of the graph around it, which must stay and keep pace with its names."""
     network = make_network()
@@ -197,7 +197,7 @@ def test_operators_of_an_engine(source, make):
         make(source)
 
 
-@pytest.mark.parametrize("wanted", PRECISIONS)
+@pytest.mark.parametrize("wanted", FILE_PRECISIONS)
 def test_a_quantised_source(source, make, tmp_path, wanted):
     made = make(source, "int8", "fp32", "scores")
     again = tmp_path / "quantised.onnx"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 _BLOCK_BYTES = 1 << 20
@@ -26,6 +28,26 @@ def write_file(path: Path, data: str | bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def replace_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder to fill; it takes the place of `folder` once the block has ended.
+
+    Where the block raises, `folder` stays as it is. Files in it are not flushed to the disk.
+    """
+    # Beside it, since only a rename within one file system is atomic.
+    with tempfile.TemporaryDirectory(
+        dir=folder.parent, prefix=f".{folder.name}.", ignore_cleanup_errors=True
+    ) as temporary:
+        made = Path(temporary, "made")
+        made.mkdir()
+        yield made
+        sync_folder(made)
+        if folder.exists():  # moved as a whole: half removed, it would look like a smaller one
+            folder.rename(Path(temporary, "replaced"))
+        made.rename(folder)
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -26,9 +26,6 @@ from ck_mlperf.models.recipe import InputSpec, ModelRecipe
 if TYPE_CHECKING:
     import onnx
 
-INPUT_KINDS = ("uint8", "fp32", "native")
-OUTPUT_KINDS = ("class", "scores")
-
 
 def compose(
     path: Path, model: onnx.ModelProto, recipe: ModelRecipe, input_kind: str, output_kind: str

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING
 
 from ck_mlperf.common.errors import UserError, run_main
 from ck_mlperf.common.files import hash_file, sync_folder, write_file
-from ck_mlperf.models.compose import INPUT_KINDS, OUTPUT_KINDS, compose
+from ck_mlperf.models.compose import compose
 from ck_mlperf.models.network import check_size, read_network
+from ck_mlperf.models.precisions import FILE_INPUTS, FILE_PRECISIONS, OUTPUTS
 from ck_mlperf.models.recipe import ModelRecipe, OutputSpec, load_model_recipe
 
 if TYPE_CHECKING:
     import onnx
-
-PRECISIONS = ("fp32", "fp16", "int8")
 
 
 def convert(
@@ -131,9 +130,9 @@ def main() -> None:
     add = parser.add_argument
     add("--source", type=Path, required=True, metavar="MODEL.onnx")
     add("--output", type=Path, required=True, metavar="NEW.onnx")
-    add("--precision", choices=PRECISIONS, required=True)
-    add("--input", choices=INPUT_KINDS, default="uint8", help="default %(default)s")
-    add("--output-kind", choices=OUTPUT_KINDS, default="class", help="default %(default)s")
+    add("--precision", choices=FILE_PRECISIONS, required=True)
+    add("--input", choices=FILE_INPUTS, default="uint8", help="default %(default)s")
+    add("--output-kind", choices=OUTPUTS, default="class", help="default %(default)s")
     add("--calibration", type=Path, metavar="FOLDER", help="preprocessed images, for int8")
     add("--calibration-count", type=int, metavar="N", help="only the first N of them")
     options = parser.parse_args()
