@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ import numpy as np
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.files import sync_folder
+from ck_mlperf.common.locks import hold_lock
 from ck_mlperf.images.dataset import MAP_FILE
 from ck_mlperf.images.preprocessed import IMAGES_FILE, MANIFEST_FILE, hash_row
 
@@ -36,18 +35,13 @@ SPARE_BYTES = 16 << 20
 @contextlib.contextmanager
 def lock_output(output: Path) -> Iterator[None]:
     """Keep other processes from writing into `output`. Forked workers inherit the lock."""
-    with (output / ".lock").open("w") as file:
-        deadline = time.monotonic() + LOCK_WAIT_S
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise UserError(
-                        f"{output}: another process is writing to it. Wait until that is done"
-                    ) from None
-                time.sleep(0.05)
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(hold_lock(output / ".lock", timeout_s=LOCK_WAIT_S))
+        except TimeoutError:
+            raise UserError(
+                f"{output}: another process is writing to it. Wait until that is done"
+            ) from None
         yield
 
 

@@ -91,18 +91,8 @@ def build_plan(
     return True
 
 
-<<<<<<< HEAD
 def _build(request: BuildRequest, found: Lookup, say: Say, stream: TextIO | None) -> None:
-=======
-def _build(
-    request: BuildRequest,
-    flavour: Flavour,
-    key: PlanKey,
-    say: Callable[[str], None],
-    progress_stream: TextIO | None,
-) -> None:
     from ck_mlperf.models.float16 import list_float32_nodes
->>>>>>> 6a180a2 (Rooms models and images: one file for each step of a conversion and of preprocessing)
     from ck_mlperf.models.onnx_facts import load_onnx
     from ck_mlperf.models.recipe import load_model_recipe
 
