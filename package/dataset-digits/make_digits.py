@@ -6,7 +6,7 @@ test part of "Optical Recognition of Handwritten Digits" (UCI, https://doi.org/1
 The split is fixed: of each digit, the last 50 images in the source's order are held out for testing
 (500 in all), the other 1297 are for training. No image is in both, and no two images are the same.
 
-OUTPUT_DIR gets one PNG file an image, val_map.txt (`name label`, in the source's order) and
+OUTPUT_DIR gets one PNG file for each image, val_map.txt (`name label`, in the source's order) and
 labels.txt (line n + 1 names label n). Each image is enlarged to 32 x 32 and framed in black to
 40 x 40, so that ImageNet's recipe (short side to side / 0.875, centre crop) keeps the digit whole.
 """

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.images.preprocessed import load_preprocessed
+from ck_mlperf.models.network import open_session
 from ck_mlperf.models.recipe import ModelRecipe, normalise
-from ck_mlperf.models.simplify import open_session
 
 if TYPE_CHECKING:
     import onnx

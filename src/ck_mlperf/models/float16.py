@@ -21,36 +21,37 @@ from ck_mlperf.models.graph import (
     sort_nodes,
     walk_graphs,
 )
-from ck_mlperf.models.network import HEAVY_OPS
-from ck_mlperf.models.simplify import simplify
+from ck_mlperf.models.network import HEAVY_OPS, simplify
 
 if TYPE_CHECKING:
     import onnx
 
 # These stay in float32, in addition to what the library itself leaves there: sums over many
 # elements, exponentials and small variances exceed float16's range or precision.
-_FLOAT32_OPS = (
-    "ArgMax",
-    "ArgMin",
-    "BatchNormalization",
-    "Exp",
-    "InstanceNormalization",
-    "LRN",
-    "LayerNormalization",
-    "Log",
-    "LogSoftmax",
-    "LpNormalization",
-    "Pow",
-    "ReduceL1",
-    "ReduceL2",
-    "ReduceLogSum",
-    "ReduceLogSumExp",
-    "ReduceMean",
-    "ReduceProd",
-    "ReduceSum",
-    "ReduceSumSquare",
-    "Softmax",
-    "Softplus",
+_FLOAT32_OPS = frozenset(
+    {
+        "ArgMax",
+        "ArgMin",
+        "BatchNormalization",
+        "Exp",
+        "InstanceNormalization",
+        "LRN",
+        "LayerNormalization",
+        "Log",
+        "LogSoftmax",
+        "LpNormalization",
+        "Pow",
+        "ReduceL1",
+        "ReduceL2",
+        "ReduceLogSum",
+        "ReduceLogSumExp",
+        "ReduceMean",
+        "ReduceProd",
+        "ReduceSum",
+        "ReduceSumSquare",
+        "Softmax",
+        "Softplus",
+    }
 )
 _CONVERTING_OPS = ("Cast", "Constant", "DequantizeLinear", "Identity", "QuantizeLinear")
 _FLOAT16_MAX = 65504.0
@@ -70,7 +71,7 @@ def use_float16(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
     original = _separate_names(model.graph)
     half: onnx.ModelProto = float16.convert_float_to_float16(
         model,
-        op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST, *_FLOAT32_OPS],
+        op_block_list=sorted({*float16.DEFAULT_OP_BLOCK_LIST, *_FLOAT32_OPS}),
         node_block_list=wide,
     )
     clear_types(half.graph)

@@ -20,9 +20,14 @@ from onnx import TensorProto, helper, numpy_helper
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.models.calibrate import INT8_MAX, Statistics, calibrate
 from ck_mlperf.models.graph import Names, list_names, name_nodes, prune, replace_nodes
-from ck_mlperf.models.network import HEAVY_OPS, QDQ_OPSET, keep_standard_opset, raise_opset
+from ck_mlperf.models.network import (
+    HEAVY_OPS,
+    QDQ_OPSET,
+    keep_standard_opset,
+    raise_opset,
+    simplify,
+)
 from ck_mlperf.models.recipe import ModelRecipe
-from ck_mlperf.models.simplify import simplify
 
 # These compute in int8 if their input is int8. If it were float32, the layer before them would
 # write float32 for them alone.

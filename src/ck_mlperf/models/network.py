@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.models.graph import (
@@ -86,6 +87,52 @@ def read_network(path: Path, recipe: ModelRecipe) -> onnx.ModelProto:
     return model
 
 
+def simplify(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same network, with batch norms folded into convolutions and constants computed.
+
+    Only those of ONNX Runtime's optimisations that leave ONNX's own operators. path: of the source,
+    for messages. Raises UserError where ONNX Runtime cannot read the model.
+    """
+    import onnx
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory(prefix="convert.") as folder:
+        target = Path(folder) / "simplified.onnx"
+        basic = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        open_session(
+            path, model, graph_optimization_level=basic, optimized_model_filepath=str(target)
+        )
+        simple = onnx.load(str(target))
+    foreign = {node.domain for part in walk_graphs(simple.graph) for node in part.node}
+    if not foreign.issubset(DOMAINS):
+        raise RuntimeError(f"onnxruntime {onnxruntime.__version__} put {foreign} into {path}")
+    keep_standard_opset(path, simple)
+    simple.ir_version = model.ir_version
+    clear_types(simple.graph)
+    name_nodes(simple.graph)
+    return simple
+
+
+def open_session(path: Path, model: onnx.ModelProto, **options: Any) -> Any:
+    """An onnxruntime.InferenceSession of the model on the CPU.
+
+    path: of the source, for messages. options: attributes of onnxruntime.SessionOptions.
+    Raises UserError where ONNX Runtime cannot open it.
+    """
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3  # errors only: the rest is for the model's author
+    for name, value in options.items():
+        setattr(settings, name, value)
+    try:
+        return onnxruntime.InferenceSession(
+            model.SerializeToString(), settings, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # ONNX Runtime's errors have no common base
+        raise UserError(f"{path}: ONNX Runtime cannot open it: {error}") from error
+
+
 def check_size(path: Path, size_bytes: int) -> None:
     """Raises UserError where a model does not fit into one file."""
     if size_bytes > MAX_BYTES:
@@ -138,28 +185,21 @@ def _check_operators(path: Path, model: onnx.ModelProto) -> None:
 
 def _use_float32(graph: onnx.GraphProto) -> None:
     """Turn float16 into float32; no value changes."""
-    from onnx import TensorProto
-
-    for part in walk_graphs(graph):
-        for value in (*part.input, *part.output):
-            if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
-                value.type.tensor_type.elem_type = TensorProto.FLOAT
-        for tensor in part.initializer:
-            _widen(tensor)
-        for node in part.node:
-            for attribute in node.attribute:
-                _widen(attribute.t)
-                if attribute.name in ("to", "dtype") and attribute.i == TensorProto.FLOAT16:
-                    attribute.i = TensorProto.FLOAT
-
-
-def _widen(tensor: onnx.TensorProto) -> None:
     import numpy as np
     from onnx import TensorProto, numpy_helper
 
-    if tensor.data_type == TensorProto.FLOAT16:
-        values = numpy_helper.to_array(tensor).astype(np.float32)
-        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    for part in walk_graphs(graph):
+        attributes = [item for node in part.node for item in node.attribute]
+        for value in (*part.input, *part.output):
+            if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
+                value.type.tensor_type.elem_type = TensorProto.FLOAT
+        for tensor in (*part.initializer, *(item.t for item in attributes)):
+            if tensor.data_type == TensorProto.FLOAT16:
+                values = numpy_helper.to_array(tensor).astype(np.float32)
+                tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+        for item in attributes:
+            if item.name in ("to", "dtype") and item.i == TensorProto.FLOAT16:
+                item.i = TensorProto.FLOAT
 
 
 def _fix_input_shape(value: onnx.ValueInfoProto, recipe: ModelRecipe) -> None:
