@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from harness import ROOT, print_verdict
 
-from ck_mlperf.images.preprocess import load_preprocessed
+from ck_mlperf.images.preprocessed import load_preprocessed
 from ck_mlperf.loadgen.engines.cuda import Graph
 from ck_mlperf.loadgen.engines.tensorrt import TensorRt
 

@@ -18,8 +18,9 @@ import numpy as np
 
 from ck_mlperf.common.errors import UserError, run_main
 from ck_mlperf.images.dataset import MAP_FILE, format_labels, read_image_list
-from ck_mlperf.images.preprocess import count_cores, preprocess
+from ck_mlperf.images.preprocess import preprocess
 from ck_mlperf.images.recipe import ImageRecipe
+from ck_mlperf.images.workers import count_cores
 
 REAL_IMAGES = Path(__file__).resolve().parents[2] / "shared" / "data" / "imagenet-500"
 IMAGES = 800  # so many that starting two processes takes under 1% of the time

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from plan_alone import judge, make_images, make_plan, run_python, time_alone, time_latency
 
-from ck_mlperf.images.preprocess import load_preprocessed
+from ck_mlperf.images.preprocessed import load_preprocessed
 from ck_mlperf.machine.gpus import find_gpus
-from ck_mlperf.models.compose import read_network
+from ck_mlperf.models.network import read_network
 from ck_mlperf.models.recipe import InputSpec, ModelRecipe, load_model_recipe
 from ck_mlperf.tensorrt.api import load_flavour
 from ck_mlperf.tensorrt.api.interface import Flavour
@@ -37,15 +37,15 @@ LATENCY_UP_TO = 8
 
 def measure_ranges(model: Path, recipe: ModelRecipe, calibration: Path) -> dict[str, float]:
     """The largest absolute value that int8 should hold, of every tensor of the network."""
-    from ck_mlperf.models.precision import _calibrate
+    from ck_mlperf.models.calibrate import calibrate
 
     network = read_network(model, recipe)
     tensors = [recipe.input.name]
     for node in network.graph.node:
         tensors += node.output if node.op_type not in ("Constant", "Shape") else []
     images = load_preprocessed(calibration).images
-    statistics = _calibrate(model, network, recipe, tensors, images, show_progress=True)
-    return {name: found.scale() * INT8_MOST for name, found in statistics.items()}
+    statistics = calibrate(model, network, recipe, tensors, images, show_progress=True)
+    return {name: found.scale * INT8_MOST for name, found in statistics.items()}
 
 
 def build_own(

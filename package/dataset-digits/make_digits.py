@@ -6,7 +6,7 @@ test part of "Optical Recognition of Handwritten Digits" (UCI, https://doi.org/1
 The split is fixed: of each digit, the last 50 images in the source's order are held out for testing
 (500 in all), the other 1297 are for training. No image is in both, and no two images are the same.
 
-OUTPUT_DIR gets one PNG file an image, val_map.txt (`name label`, in the source's order) and
+OUTPUT_DIR gets one PNG file for each image, val_map.txt (`name label`, in the source's order) and
 labels.txt (line n + 1 names label n). Each image is enlarged to 32 x 32 and framed in black to
 40 x 40, so that ImageNet's recipe (short side to side / 0.875, centre crop) keeps the digit whole.
 """
@@ -16,13 +16,11 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ck_mlperf.common.errors import UserError, run_main
-from ck_mlperf.common.files import sync_folder
+from ck_mlperf.common.files import replace_folder
 from ck_mlperf.images.dataset import MAP_FILE, format_labels
 
 if TYPE_CHECKING:
@@ -63,7 +61,7 @@ def draw_image(scan: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 def write_digits(output: Path, split: str = "test", count: int | None = None) -> int:
     """Write the first `count` images of a split (default: all) to `output`; returns how many.
 
-    `output` appears whole or not at all. An earlier output of this program is replaced.
+    `output` is made atomically, and replaces an earlier output of this program.
     Raises UserError where `output` holds anything else or cannot be made.
     """
     output = output.resolve()
@@ -83,10 +81,17 @@ def write_digits(output: Path, split: str = "test", count: int | None = None) ->
     files[LABELS_FILE] = "".join(f"{label}\n" for label in LABELS).encode()
     files[MAP_FILE] = format_labels(zip(names, labels, strict=True)).encode()
     try:
-        _write_folder(output, files)
+        with replace_folder(output) as made:
+            for name, data in files.items():
+                (made / name).write_bytes(data)
+            for (
+                name
+            ) in files:  # after all are written, since the first flush takes most of the time
+                with (made / name).open("rb") as file:
+                    os.fsync(file.fileno())
     except OSError as error:
         raise UserError(
-            f"{output}: cannot be written ({error.strerror}). Mend that, or choose another output"
+            f"{output}: cannot be written ({error.strerror}). Fix that, or choose another output"
         ) from None
     return len(names)
 
@@ -104,23 +109,6 @@ def _check_replaceable(output: Path) -> None:
             f"{output}: holds other files ({', '.join(foreign[:3])}). "
             "Choose an empty folder, or one that does not exist"
         )
-
-
-def _write_folder(output: Path, files: Mapping[str, bytes]) -> None:
-    # Beside the output, since only a rename within one file system happens at once.
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
-        made = Path(temporary, "made")
-        made.mkdir()
-        for name, data in files.items():
-            with (made / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        sync_folder(made)
-        if output.exists():
-            output.rename(Path(temporary, "replaced"))
-        made.rename(output)
-        sync_folder(output.parent)
 
 
 def main() -> None:

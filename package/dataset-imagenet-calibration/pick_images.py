@@ -1,24 +1,22 @@
 """Make a folder of links to the images that a list names: MLPerf's calibration set of ImageNet.
 
-A line of the list starts with the name of an image; what follows it on the line is passed over.
+A line of the list starts with the name of an image; the rest of the line is ignored.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
-import tempfile
 from pathlib import Path
 
 from ck_mlperf.common.errors import UserError, run_main
-from ck_mlperf.images.dataset import is_plain_name
+from ck_mlperf.common.files import is_plain_name, replace_folder
 
 
 def pick_images(listed: Path, source: Path, output: Path) -> int:
     """Link the images of `source` that are listed into the folder `output`; returns how many.
 
-    `output` appears whole or not at all, and replaces an earlier one. Raises UserError where an
-    image is missing or a name is no plain file name.
+    `output` is made atomically, and replaces an earlier one. Raises UserError where an image is
+    missing or a name is no plain file name.
     """
     lines = listed.read_text(encoding="utf-8").splitlines()
     names = [line.split()[0] for line in lines if line.strip()]
@@ -32,14 +30,9 @@ def pick_images(listed: Path, source: Path, output: Path) -> int:
             f"({missing[0]}). Give all 50,000 validation images: "
             "ck detect soft:dataset.imagenet.val --full_path=FOLDER"
         )
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
-        made = Path(temporary, "made")
-        made.mkdir()
+    with replace_folder(output) as made:
         for name in names:
             (made / name).symlink_to((source / name).resolve())
-        if output.exists():
-            shutil.move(output, Path(temporary, "replaced"))
-        made.rename(output)
     return len(names)
 
 

@@ -10,12 +10,12 @@
 # ///
 """Train the digits model and write digits.onnx and digits.json beside this script.
 
-Needed only to make the model anew; PyTorch is no dependency of the project. From the checkout:
+Needed only to train the model again: PyTorch is not a dependency of the project. From the checkout:
 
     PYTHONPATH=src python package/model-onnx-digits/train.py
 
-The network sees the training split alone, through the preprocessing that a benchmark uses. The
-number of epochs is fixed beforehand: the held-out images choose nothing.
+The network sees only the training split, preprocessed as in a benchmark. The number of epochs is
+fixed in advance: the held-out images decide nothing.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Network(nn.Module):  # type: ignore[misc]
 
 
 def load_split(split: str) -> tuple[Tensor, Tensor]:
-    """The input tensor and the labels of a split, made and preprocessed by what users run."""
+    """The input tensor and the labels of a split, made and preprocessed as users do it."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "images")
         subprocess.run([sys.executable, MAKE_DIGITS, source, "--split", split], check=True)
@@ -93,7 +93,7 @@ def load_split(split: str) -> tuple[Tensor, Tensor]:
 
 
 def distort(images: Tensor) -> Tensor:
-    """Each image turned, scaled, stretched, slanted and moved a little, at random."""
+    """Each image rotated, scaled, stretched, slanted and moved a little, at random."""
     n = len(images)
 
     def spread(limit: float) -> Tensor:

@@ -1,8 +1,8 @@
 """Make ResNet-50 v1.5 with random weights as an ONNX file, for performance runs without a download.
 
 `python make_resnet50.py OUTPUT_DIR [--seed 0]` writes resnet50_random.onnx and its recipe,
-resnet50_random.json. Layers and shapes are those of the trained network, so is the speed; the
-answers mean nothing, and the recipe says so ("weights": "random").
+resnet50_random.json. Layers, shapes and so the speed are those of the trained network; the answers
+mean nothing, and the recipe says so ("weights": "random").
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EXPANSION = 4
 RECIPE = {
     "format": 1,
     "name": NAME,
-    # Images that need no download: what is in a picture makes no difference to the time it takes.
+    # Images that need no download: the time that an image takes does not depend on its content.
     "dataset": "digits",
     "image": {"side": 224, "crop": 0.875, "interpolation": "area", "channels": "rgb"},
     "mean": [123.68, 116.78, 103.94],
@@ -58,7 +58,7 @@ class GraphBuilder:
     def weight(self, name: str, shape: tuple[int, ...], std: float) -> str:
         values = self.random.standard_normal(shape, dtype=np.float32) * np.float32(std)
         if len(shape) > 1:
-            # Filters of mean 0: what all images have in common would otherwise drown the rest.
+            # Filters of mean 0: otherwise what all images have in common would dominate.
             values -= values.mean(axis=tuple(range(1, len(shape))), keepdims=True)
         self.weights.append(numpy_helper.from_array(values, name))
         return name
@@ -84,13 +84,13 @@ class GraphBuilder:
         )
 
     def bottleneck(self, x: str, name: str, cin: int, width: int, stride: int) -> str:
-        """1x1, 3x3, 1x1 and the way around. In v1.5 the 3x3 has the stride, in v1 the first 1x1."""
+        """1x1, 3x3, 1x1 and the skip connection. v1.5 strides in the 3x3, v1 in the first 1x1."""
         cout = width * EXPANSION
         y = self.conv(x, f"{name}.conv1", (cin, width), 1, 1, 2.0)
         y = self.node("Relu", f"{name}.relu1", y)
         y = self.conv(y, f"{name}.conv2", (width, width), 3, stride, 2.0)
         y = self.node("Relu", f"{name}.relu2", y)
-        # A small last gain: sums over 16 blocks would otherwise double the signal in each.
+        # A small last gain: otherwise the sum would double the signal in each of 16 blocks.
         y = self.conv(y, f"{name}.conv3", (width, cout), 1, 1, 0.2)
         if cin != cout:
             x = self.conv(x, f"{name}.shortcut", (cin, cout), 1, stride, 1.0)
@@ -141,7 +141,7 @@ def main() -> None:
     options = parser.parse_args()
     options.output_dir.mkdir(parents=True, exist_ok=True)
     model = build_resnet50(options.seed)
-    # The recipe first: a model without it would be taken for an unknown one.
+    # The recipe first: without it the model would be an unknown one.
     recipe = json.dumps(RECIPE, indent=2) + "\n"
     write_file(options.output_dir / f"{NAME}.json", recipe)
     write_file(options.output_dir / f"{NAME}.onnx", model.SerializeToString())

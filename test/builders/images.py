@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 
 
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    """A folder of 40 small images with labels, without loss, of several shapes."""
-    folder = tmp_path / "images"
+def write_images(folder: Path) -> None:
+    """Write 40 small images with labels, without loss, of several shapes."""
     folder.mkdir()
     random = np.random.default_rng(2)
     lines = []
@@ -22,4 +20,11 @@ def images(tmp_path: Path) -> Path:
         assert cv2.imwrite(str(folder / f"{number:02}.png"), pixels)
         lines.append(f"{number:02}.png {number * 7 % 1000}\n")
     (folder / "val_map.txt").write_text("".join(lines[::-1]))  # the list's order is not by name
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder of 40 small images with labels."""
+    folder = tmp_path / "images"
+    write_images(folder)
     return folder

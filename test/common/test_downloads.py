@@ -243,9 +243,9 @@ def test_the_command_fetches_and_unpacks(server, output, tmp_path, run_module):
         assert (tmp_path / "new" / "val.txt").read_text() == "a 1\n\n"
 
 
-def test_the_command_refuses_with_one_message(server, output, run_module):
+def test_the_command_refuses_with_one_message(server, output, run_here):
     for arguments in (("--url", server.url("page")), ()):
-        done = run_module("common.downloads", *arguments, "--hash", SHA256, "--output", output)
+        done = run_here("common.downloads", *arguments, "--hash", SHA256, "--output", output)
         assert done.returncode == 2
         assert done.stderr.startswith("error: ")
         assert "Traceback" not in done.stderr

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from ck_mlperf.common.errors import run_main
-from ck_mlperf.images.preprocess import load_preprocessed
+from ck_mlperf.images.preprocessed import load_preprocessed
 from ck_mlperf.loadgen.engines import make_engine
 from ck_mlperf.loadgen.one_test import run_test
 from ck_mlperf.loadgen.resolve import resolve_devices

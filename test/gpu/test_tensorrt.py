@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.images.preprocess import load_preprocessed
+from ck_mlperf.images.preprocessed import load_preprocessed
 from ck_mlperf.loadgen.engines import EngineError, make_engine
 from ck_mlperf.loadgen.engines.cuda import Gpu
 from ck_mlperf.loadgen.engines.prepare import Preparing, pack, shape_sample

@@ -1,7 +1,7 @@
-"""Unpack an archive that nobody vouches for: plain files and folders alone, all inside the target.
+"""Unpack an untrusted archive: nothing but files and folders, all inside the target.
 
-Members are written by the code below. The extractors of tarfile and zipfile, which obey modes,
-owners and links of the archive, are not used.
+The code below writes the members itself. The extractors of tarfile and zipfile, which apply the
+archive's modes, owners and links, are not used.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import gzip
 import lzma
 import shutil
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,13 +19,13 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from ck_mlperf.common.errors import UserError, describe_os_error
-from ck_mlperf.common.files import hash_file, sync_folder, write_file
-from ck_mlperf.images.dataset import is_plain_name
+from ck_mlperf.common.files import hash_file, is_plain_name, replace_folder, write_file
 
-# A folder made here holds the archive's sha256 in this file.
+# In a folder that was unpacked here: the archive's sha256.
 MARKER_FILE = ".unpacked"
 
-# Photographs do not shrink, text does by 10 or so; beyond this an archive is made to fill the disk.
+# Photographs hardly compress, text by a factor of 10; what expands more than this is meant to fill
+# the disk.
 MAX_EXPANSION = 100
 _SMALL_BYTES = 10 << 20
 
@@ -49,39 +48,30 @@ class _Member(NamedTuple):
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a tar (also .gz, .bz2, .xz) or zip archive so that `folder` is all of it, or absent.
+    """Unpack a tar (also .gz, .bz2, .xz) or zip archive to `folder`, atomically.
 
-    A folder that was unpacked here before stays, or is replaced if the archive is another; any
+    A folder that was unpacked from this archive stays; one from another archive is replaced; any
     other that is not empty is refused. Raises UserError on absolute names, `..`, links, devices,
-    names that occur twice, an absurd expansion, and on what is no whole archive; nothing is left.
+    names that occur twice, an absurd expansion, and an incomplete archive, and leaves nothing.
     """
     sha256 = hash_file(archive)
     marker = folder / MARKER_FILE
     if marker.is_file() and marker.read_text(encoding="utf-8", errors="replace") == sha256:
         return
-    is_ours = marker.is_file()
-    if not is_ours and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not marker.is_file() and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: exists and is not empty. Remove it, or unpack elsewhere")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    retired = temporary.with_name(f"{temporary.name}.old")
     try:
-        _write_members(archive, temporary)
-        write_file(temporary / MARKER_FILE, sha256)
-        temporary.chmod(0o755)
-        if is_ours:  # moved away whole: removed by half, it would still bear its marker
-            folder.replace(retired)
-        temporary.replace(folder)
+        with replace_folder(folder) as made:
+            _write_members(archive, made)
+            write_file(made / MARKER_FILE, sha256)
+            made.chmod(0o755)
     except _DAMAGES as error:
         raise UserError(f"{archive}: damaged or cut off ({error}). Get it again") from None
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError(f"{archive}: a name occurs twice ({error.filename}): refused") from None
     except OSError as error:
         raise UserError(f"cannot unpack into {folder}: {describe_os_error(error)}") from None
-    finally:
-        for leftover in (temporary, retired):
-            shutil.rmtree(leftover, ignore_errors=True)
-    sync_folder(folder.parent)
 
 
 def _write_members(archive: Path, folder: Path) -> None:

@@ -1,12 +1,13 @@
 """Get a pinned file from the first source that has it, and unpack it if it is an archive.
 
-What reaches the output is whole and has the wanted hash: a download goes to a temporary file
-beside it first.
+A download goes to a temporary file beside the output first, so that only a complete file with the
+expected hash reaches the output.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import os
 import re
@@ -27,15 +28,15 @@ _BLOCK_BYTES = 1 << 20
 
 
 class _SourceError(Exception):
-    """This source does not give the file; another may."""
+    """This source does not have the file; another may."""
 
 
 def fetch(output: Path, known_hash: str, urls: Sequence[str], local: Path | None = None) -> None:
     """Put the file of hash `known_hash` ('sha256:HEX' or 'md5:HEX') at `output`.
 
-    Sources are tried in turn: `local` (a file that was got by other means), then `urls` (https,
-    http, file). A file that is there already and has the hash stays, and nothing is downloaded.
-    Raises UserError that says of each source why not, and what to do.
+    Sources are tried in order: `local` (a copy from elsewhere), then `urls` (https, http, file).
+    If `output` has the hash already, nothing is downloaded.
+    Raises UserError that says why each source failed, and what to do.
     """
     import pooch
 
@@ -54,7 +55,7 @@ def fetch(output: Path, known_hash: str, urls: Sequence[str], local: Path | None
                 f"{algorithm}:{digest}",
                 fname=output.name,
                 path=output.parent,
-                downloader=_Downloader(algorithm, digest),
+                downloader=functools.partial(_download_checked, algorithm, digest),
             )
             return
         except _SourceError as error:
@@ -81,33 +82,27 @@ def parse_hash(known_hash: str) -> tuple[str, str]:
     return algorithm, digest
 
 
-class _Downloader:
-    """Pooch's downloader: fills a temporary file from a URL and says what is wrong with it.
+def _download_checked(algorithm: str, digest: str, url: str, output_file: str, pooch: Any) -> None:
+    """Pooch's downloader: fill a temporary file from a URL, and say what is wrong with it.
 
     Pooch checks the hash too, but knows neither sizes nor what a wrong file looks like.
     """
-
-    def __init__(self, algorithm: str, digest: str) -> None:
-        self.algorithm = algorithm
-        self.digest = digest
-
-    def __call__(self, url: str, output_file: str, pooch: Any) -> None:
-        path = Path(output_file)
-        parts = urlsplit(url)
-        if parts.scheme == "file":
-            _copy(Path(unquote(parts.path)), path)
-        elif parts.scheme in ("http", "https"):
-            _download(url, path)
-        else:
-            raise _SourceError(f"unknown kind of URL {parts.scheme!r}, want https, http or file")
-        digest = hash_file(path, self.algorithm)
-        if digest != self.digest:
-            raise _SourceError(
-                f"{_describe_kind(path)} of {path.stat().st_size} bytes with {self.algorithm} "
-                f"{digest}, expected {self.digest}"
-            )
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    path = Path(output_file)
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        _copy(Path(unquote(parts.path)), path)
+    elif parts.scheme in ("http", "https"):
+        _download(url, path)
+    else:
+        raise _SourceError(f"unknown kind of URL {parts.scheme!r}, want https, http or file")
+    found = hash_file(path, algorithm)
+    if found != digest:
+        raise _SourceError(
+            f"{_describe_kind(path)} of {path.stat().st_size} bytes with {algorithm} {found}, "
+            f"expected {digest}"
+        )
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -124,7 +119,7 @@ def _download(url: str, target: Path) -> None:
     from tqdm import tqdm
 
     try:
-        # identity: the file as it is, not packed for the way, so that the length says when it ends.
+        # identity: not compressed on the way, so that Content-Length is the size of the file.
         with requests.get(
             url, stream=True, timeout=_TIMEOUT_S, headers={"Accept-Encoding": "identity"}
         ) as answer:
@@ -166,9 +161,9 @@ def main() -> None:
         prog="python -m ck_mlperf.common.downloads", description=__doc__
     )
     add = parser.add_argument
-    add("--url", help="where the file is: https, http or file")
+    add("--url", help="of the file: https, http or file")
     add("--mirror", action="append", default=[], metavar="URL", help="tried next; may be repeated")
-    add("--file", type=Path, metavar="PATH", help="a copy that is here already; tried first")
+    add("--file", type=Path, metavar="PATH", help="a local copy; tried first")
     add("--hash", required=True, metavar="sha256:HEX", help="or md5:HEX")
     add("--output", type=Path, required=True, metavar="FILE")
     add("--unpack", type=Path, metavar="DIR", help="also unpack it (tar, tar.gz, zip) into DIR")

@@ -1,4 +1,4 @@
-"""Errors that a user can mend, and how a command line shows them."""
+"""Errors that a user can fix, and how a command line shows them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-# What a machine does to a correct program. Any other OSError is a defect and keeps its traceback.
+# What a machine does to a correct program. Any other OSError is a bug and keeps its traceback.
 _MACHINE_ERRNOS = frozenset(
     {
         errno.EACCES,
@@ -33,7 +33,7 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     """Run `main` as the whole program and exit with its status (None: 0).
 
     UserError and errors of the machine (full disk, no permission, no such file): one message on
-    stderr, status 2. Ctrl-C: status 130. Anything else is a defect: its traceback is shown.
+    stderr, status 2. Ctrl-C: status 130. Anything else is a bug: its traceback is shown.
     """
     try:
         status = main() or 0
@@ -50,7 +50,7 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
 
 
 def describe_os_error(error: OSError) -> str:
-    """One line: the file (where the system named one) and what the system said of it."""
+    """One line: the file, if the system named one, and what the system said about it."""
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}"
 

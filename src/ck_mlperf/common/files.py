@@ -1,17 +1,19 @@
-"""Files that are whole or not there, also after a power cut."""
+"""Write files atomically, so that a power cut leaves none half-written; hash and name them."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 _BLOCK_BYTES = 1 << 20
 
 
 def write_file(path: Path, data: str | bytes) -> None:
-    """Write `data` to `path` so that `path` holds either its old content or all of the new."""
+    """Write `data` to `path` atomically: `path` has either its old content or all of the new."""
     content = data.encode() if isinstance(data, str) else data
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
@@ -26,6 +28,26 @@ def write_file(path: Path, data: str | bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def replace_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder to fill; it takes the place of `folder` once the block has ended.
+
+    Where the block raises, `folder` stays as it is. Files in it are not flushed to the disk.
+    """
+    # Beside it, since only a rename within one file system is atomic.
+    with tempfile.TemporaryDirectory(
+        dir=folder.parent, prefix=f".{folder.name}.", ignore_cleanup_errors=True
+    ) as temporary:
+        made = Path(temporary, "made")
+        made.mkdir()
+        yield made
+        sync_folder(made)
+        if folder.exists():  # moved as a whole: half removed, it would look like a smaller one
+            folder.rename(Path(temporary, "replaced"))
+        made.rename(folder)
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -44,3 +66,8 @@ def hash_file(path: Path, algorithm: str = "sha256") -> str:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether `name` can only be a file directly in the folder that it is looked up in."""
+    return name not in ("", ".", "..") and not set(name) & set("/\\\0")

@@ -1,4 +1,4 @@
-"""The same step for several engines at a time: what one takes, all take."""
+"""Do the same step for several engines at the same time."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _Result = TypeVar("_Result")
 
 
 def map_parallel(step: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
-    """The results of `step` for each item, in a thread each; of one, in the caller's.
+    """The results of `step` for each item. Each has a thread of its own; one item needs none.
 
-    Returns once all are done. Raises what the first of the items' steps that failed raised.
+    Returns when all are done. Raises the exception of the first item, in their order, that failed.
     """
     if len(items) == 1:
         return [step(items[0])]

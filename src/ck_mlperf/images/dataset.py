@@ -11,14 +11,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ck_mlperf.common.errors import UserError, run_main
-from ck_mlperf.common.files import write_file
+from ck_mlperf.common.files import is_plain_name, write_file
 
 # Number of labels of each known data set; labels run from 0.
 DATASET_CLASSES = {"imagenet": 1000, "digits": 10}
 
 IMAGE_SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
 
-# Where a list is looked for, in this order. The second is ILSVRC2012's own (caffe_ilsvrc12.tar.gz).
+# The names of a list, in order of precedence. The second is ILSVRC2012's (caffe_ilsvrc12.tar.gz).
 MAP_FILE = "val_map.txt"
 OFFICIAL_FILE = "val.txt"
 
@@ -30,10 +30,10 @@ def read_image_list(
 ) -> list[tuple[str, int]]:
     """The images of `folder` with their labels, in the list's order: [(file name, label)].
 
-    The list is `labels_file`, else folder/val_map.txt, else folder/val.txt. It and the folder must
-    name the same images, with one exception: the official val.txt may go on after the images that
-    are there, if those are its first ones (CK's 500-image subset is). Raises UserError on anything
-    that would give an image a wrong label, and on images that are missing.
+    The list is `labels_file`, else folder/val_map.txt, else folder/val.txt. It must name the images
+    of the folder, with one exception: the official val.txt may be longer, if the images are its
+    first ones (CK's 500-image subset is). Raises UserError on anything that would give an image a
+    wrong label, and on images that are missing.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of images")
@@ -62,10 +62,10 @@ def read_image_list(
 
 
 def list_unlabelled(folder: Path) -> list[tuple[str, int]]:
-    """The images of `folder`, sorted by name, whose labels are not known: [(file name, 0)].
+    """The images of `folder`, sorted by name, with 0 in place of a label: [(file name, 0)].
 
     For calibration, which needs no labels. Raises UserError where there is no image, or where a
-    name has a space, which a labels file cannot hold.
+    name has a space, which a labels file cannot contain.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of images")
@@ -122,11 +122,6 @@ def format_labels(listed: Iterable[tuple[str, int]]) -> str:
 def hash_image_list(listed: Sequence[tuple[str, int]]) -> str:
     """The identity of a data set: sha256, in hex, of its list as `format_labels` writes it."""
     return hashlib.sha256(format_labels(listed).encode()).hexdigest()
-
-
-def is_plain_name(name: str) -> bool:
-    """Whether `name` names a file in the very folder that it is looked up in."""
-    return name not in ("", ".", "..") and not set(name) & set("/\\\0")
 
 
 def _find_images(folder: Path) -> set[str]:

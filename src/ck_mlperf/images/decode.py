@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-# Source pixels that an output pixel may read beyond its own area (linear: one), and some more.
+# Source pixels beyond its own area that an output pixel may read (linear: one), with a margin.
 _REACH = 4
 
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 
 
 def library_versions(recipe: ImageRecipe) -> dict[str, str]:
-    """The libraries that decide the pixels, with their versions; loads them.
+    """The libraries that the pixels depend on, with their versions; imports them.
 
     Raises UserError where the recipe needs one that is not installed.
     """
@@ -40,15 +40,15 @@ def decode_image(path: Path, recipe: ImageRecipe, out: npt.NDArray[np.uint8]) ->
     """Decode, resize and crop the image at `path` into `out`, uint8 [side, side, 3].
 
     The pixels are those of the reference that the recipe follows:
-    aspect keep: the short side is resized to recipe.resized_side, the long one in proportion and
-    rounded down, then the centre is cut out. With interpolation area this is what MLCommons does
-    for ResNet-50 (mlcommons/inference, vision/classification_and_detection/python/dataset.py,
-    pre_process_vgg), with antialias it is torchvision's Resize and CenterCrop of Pillow images.
-    aspect stretch: the centre is cut out first, a share `crop` of each side, then both sides are
-    resized. So does TensorFlow-Slim (inception_preprocessing.py, preprocess_for_eval), but for its
-    own rounding of the cut.
+    aspect keep: resize the short side to recipe.resized_side, the long one in proportion, rounded
+    down; then cut out the centre. With interpolation area this is what MLCommons does for ResNet-50
+    (mlcommons/inference, vision/classification_and_detection/python/dataset.py, pre_process_vgg),
+    with antialias it is torchvision's Resize and CenterCrop of Pillow images.
+    aspect stretch: cut out the centre first, a share `crop` of each side, then resize both sides.
+    TensorFlow-Slim does this (inception_preprocessing.py, preprocess_for_eval), but rounds the cut
+    differently.
 
-    Raises UserError that names the file where it is no whole image.
+    Raises UserError that names the file where it is not a complete image.
     """
     import cv2
     import numpy as np
@@ -64,7 +64,7 @@ def decode_image(path: Path, recipe: ImageRecipe, out: npt.NDArray[np.uint8]) ->
     except cv2.error as error:
         raise UserError(f"{path}: {_describe(data)} ({error.err}). Restore the file") from None
     if recipe.channels == "rgb":
-        # MLCommons swaps before it resizes; here fewer pixels are left, and the result is the same.
+        # MLCommons swaps before resizing. Here are fewer pixels, and the result is the same.
         cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=out)
     else:
         out[:] = pixels
@@ -89,8 +89,8 @@ def _fit(image: npt.NDArray[Any], recipe: ImageRecipe) -> npt.NDArray[Any]:
     to_pixel = round if recipe.interpolation == "antialias" else int
     top, left = to_pixel((new_height - recipe.side) / 2), to_pixel((new_width - recipe.side) / 2)
     if recipe.interpolation in ("area", "linear"):
-        # What lies right of the centre and below it is not needed: a tenth of the whole time. The
-        # same scale gives the same pixels, though not for cubic, whose sums end differently.
+        # Leave out what is right of the centre and below it, which saves a tenth of the time.
+        # With the same scale the pixels are the same, except for cubic, which rounds differently.
         scale_x, scale_y = new_width / width, new_height / height
         image = image[
             : math.ceil((top + recipe.side) / scale_y) + _REACH,
@@ -126,7 +126,7 @@ def _opencv_flag(recipe: ImageRecipe) -> int:
 
 
 def _is_cut_off(data: bytes) -> bool:
-    """Whether a JPEG lacks the end of its (last) scan. Some OpenCV fill the rest with grey.
+    """Whether a JPEG lacks the end of its (last) scan. Some versions of OpenCV fill it with grey.
 
     The end marker cannot occur inside a scan: there 0xff is always followed by 0 or a restart.
     """

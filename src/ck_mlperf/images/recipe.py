@@ -1,4 +1,4 @@
-"""What preprocessing does to an image, up to and including its last uint8 pixel."""
+"""How preprocessing turns an image into a square of uint8 pixels."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class ImageRecipe:
     """How an image becomes a square of uint8 pixels. `decode.decode_image` has the details.
 
     side: width and height of the result, in pixels.
-    crop: share of the image that is kept, a whole number of thousandths, in (0, 1].
-    interpolation: 'area', 'linear' or 'cubic' as OpenCV means them, or 'antialias': bilinear over
-    all pixels that an output pixel covers, as Pillow and so torchvision resize.
+    crop: the share of the image that is kept, in (0, 1], in steps of 0.001.
+    interpolation: OpenCV's 'area', 'linear' or 'cubic', or 'antialias': bilinear over all pixels
+    that an output pixel covers, as Pillow, and therefore torchvision, resizes.
     channels: order of the colours: 'rgb' or 'bgr'.
     aspect: 'keep': resize the short side to `resized_side`, then cut out the centre; 'stretch':
     cut the share `crop` out of each side, then resize both to `side`, as TensorFlow-Slim does.
@@ -74,7 +74,7 @@ class ImageRecipe:
 
     @classmethod
     def from_tags(cls, tags: Iterable[str]) -> ImageRecipe:
-        """The recipe named by CK tags. Other tags are passed over; what no tag names is default.
+        """The recipe named by CK tags. Other tags are ignored; what no tag names has its default.
 
         Raises UserError where a value makes no sense or two tags disagree.
         """

@@ -12,7 +12,7 @@ import numpy as np
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.processes import run_module
-from ck_mlperf.images.preprocess import load_preprocessed
+from ck_mlperf.images.preprocessed import load_preprocessed
 from ck_mlperf.loadgen.engines import make_engine
 from ck_mlperf.models.recipe import load_model_recipe
 from ck_mlperf.tensorrt.builder import Builder

@@ -1,4 +1,4 @@
-"""What an ONNX file itself says of the classifier in it."""
+"""What an ONNX file itself says about the classifier in it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 CHANNELS = 3
 
-# First bytes of what people hand over in place of an ONNX file.
+# How files begin that people give by mistake in place of an ONNX file.
 _LOOKALIKES = (
     (b"<!doctype html", "an HTML page: the download gave a web page in place of the file"),
     (b"<html", "an HTML page: the download gave a web page in place of the file"),
@@ -28,9 +28,9 @@ _LOOKALIKES = (
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:
-    """The model at `path`, without external data, which must lie in the folder of the model.
+    """The model at `path`, without its external data, which must be in the model's folder.
 
-    Raises UserError that says what the file looks like where it is no whole ONNX model.
+    Raises UserError that says what the file looks like if it is not a complete ONNX model.
     """
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -55,7 +55,7 @@ def load_onnx(path: Path) -> onnx.ModelProto:
 
 
 def external_files(model: onnx.ModelProto) -> list[str]:
-    """The files in which the model keeps weights, relative to its own folder, as it writes them."""
+    """The files with the model's external weights, relative to its folder, as it spells them."""
     from onnx import TensorProto
 
     return sorted(
@@ -70,10 +70,10 @@ def external_files(model: onnx.ModelProto) -> list[str]:
 
 
 def read_onnx_facts(path: Path, stated: Mapping[str, Any]) -> dict[str, Any]:
-    """What the ONNX file says of a recipe's keys ('input.name', ...), without what it leaves open.
+    """The keys of a recipe ('input.name', ...) that the ONNX file determines, with their values.
 
     stated: what the recipe's JSON says. It chooses among several outputs, and gives the layout
-    where the shape does not. Raises UserError where the model is no image classifier.
+    where the shape does not. Raises UserError where the model is not an image classifier.
     """
     graph = load_onnx(path).graph
     facts = _read_input(path, graph, stated)

@@ -1,7 +1,7 @@
 """The recipe of a model: what an ONNX classifier wants as input and what its output means.
 
-It is a JSON file beside the ONNX file (resnet.onnx, resnet.json). What the ONNX file says itself
-need not be in the JSON; what both say must agree.
+It is a JSON file beside the ONNX file (resnet.onnx, resnet.json). What the ONNX file says need not
+be in the JSON; where both say something, they must agree.
 
 `python -m ck_mlperf.models.recipe MODEL.onnx` prints the complete recipe as one JSON object.
 """
@@ -36,7 +36,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "labels_offset": (0, 1),
     "weights": ("trained", "random"),
 }
-# Every key of a recipe, in the order in which it is printed; a dot is a level of the JSON.
+# Every key of a recipe, in the order of printing; a dot separates levels of the JSON.
 KEYS = (
     "format",
     "name",
@@ -88,7 +88,7 @@ class OutputSpec:
 
 @dataclasses.dataclass(frozen=True)
 class ModelRecipe:
-    """Everything that an engine needs to know of a model.
+    """Everything that an engine needs to know about a model.
 
     mean, scale: input = (pixel - mean) * scale, pixels 0 to 255, in the order of image.channels;
     of int8, that divided by input.step and rounded.
@@ -141,9 +141,9 @@ class ModelRecipe:
 def load_model_recipe(onnx_path: Path) -> ModelRecipe:
     """The recipe of the model at `onnx_path`, from the ONNX file and the JSON file beside it.
 
-    Raises UserError where the file is no ONNX model, where it is no image classifier of three
-    channels, where the two files contradict each other, and, with a template to complete, where
-    neither says what is needed.
+    Raises UserError where the file is not an ONNX model or not an image classifier of three
+    channels, where the two files contradict each other, and where neither says what is needed; the
+    message then has a template to complete.
     """
     json_path = onnx_path.with_suffix(".json")
     stated = _read_json(json_path)
@@ -177,7 +177,7 @@ def normalise(images: npt.NDArray[np.uint8], recipe: ModelRecipe) -> npt.NDArray
 
     images: uint8 [n, side, side, 3], channels in the order of the recipe's image.
     Returns [n, 3, side, side] or [n, side, side, 3], as recipe.input.layout says, of dtype
-    recipe.input.dtype, C-contiguous. Needs memory for the result and one image.
+    recipe.input.dtype, C-contiguous. Needs memory for the result and one more image.
     """
     import numpy as np
 
@@ -210,7 +210,7 @@ def normalise(images: npt.NDArray[np.uint8], recipe: ModelRecipe) -> npt.NDArray
 
 
 def tabulate_pixels(recipe: ModelRecipe) -> npt.NDArray[Any]:
-    """What `normalise` makes of each pixel value, of dtype recipe.input.dtype, [3, 256].
+    """The value that `normalise` gives each pixel value, of dtype recipe.input.dtype, [3, 256].
 
     A row for each colour, in the order of the recipe's image.
     """
@@ -255,7 +255,7 @@ def _derive_labels(
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """What the JSON file says, checked, with dotted keys; nothing where there is no such file."""
+    """What the JSON file says, checked, with dotted keys; {} where there is no such file."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -281,7 +281,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _describe_wish(key: str, value: Any) -> str | None:
-    """What `key` should be, where `value` is not that."""
+    """What `key` should be, if `value` is not; else None."""
     is_count = type(value) is int and value >= 1
     if key in CHOICES:
         # A bool is an int in Python: True must not pass for format 1.

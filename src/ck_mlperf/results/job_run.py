@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from ck_mlperf.common.errors import UserError, run_main
 from ck_mlperf.common.files import hash_file, write_file
-from ck_mlperf.images.preprocess import PreprocessedSet, load_preprocessed
+from ck_mlperf.images.preprocessed import PreprocessedSet, load_preprocessed
 from ck_mlperf.loadgen.engines import make_engine
 from ck_mlperf.loadgen.harness.native import choose_interface
 from ck_mlperf.loadgen.job import Job, read_job

@@ -92,8 +92,8 @@ def build_plan(
 
 
 def _build(request: BuildRequest, found: Lookup, say: Say, stream: TextIO | None) -> None:
+    from ck_mlperf.models.float16 import list_float32_nodes
     from ck_mlperf.models.onnx_facts import load_onnx
-    from ck_mlperf.models.precision import list_float32_nodes
     from ck_mlperf.models.recipe import load_model_recipe
 
     started = time.perf_counter()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+import os
+import resource
+import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,61 +17,35 @@ from sklearn.datasets import load_digits
 
 from ck_mlperf.images.dataset import read_image_list
 
+from ...builders.digits import MAKE_DIGITS, make_digits
+from ...builders.forks import run_fork
+from ...builders.in_process import run_script
+
 Make = Callable[..., subprocess.CompletedProcess[str]]
 
 
-RUN_SCRIPT = """
-import runpy, sys
-del sys.argv[0]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-KILL_AT_FSYNC = """
-import os, signal
-left, real_fsync = {count}, os.fsync
-def fsync(fd):
-    global left
-    left -= 1
-    if not left:
-        os.kill(os.getpid(), signal.SIGKILL)
-    real_fsync(fd)
-os.fsync = fsync
-"""
-LIMIT_FILE_SIZE = """
-import resource
-resource.setrlimit(resource.RLIMIT_FSIZE, ({size_bytes}, {size_bytes}))
-"""
+@pytest.fixture
+def make(capfd: pytest.CaptureFixture[str]) -> Make:
+    """Runs make_digits.py with these arguments."""
 
-
-@pytest.fixture(scope="session")
-def make(repository: Path) -> Make:
-    """Runs make_digits.py, in a process that has run the Python code `prelude` first."""
-    script = repository / "package" / "dataset-digits" / "make_digits.py"
-    helper = repository / "src"
-
-    def run(*arguments: object, prelude: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", prelude + RUN_SCRIPT, str(script), *map(str, arguments)],
-            env={"PYTHONPATH": str(helper), "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-        )
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        status = run_script(MAKE_DIGITS, *arguments)
+        return subprocess.CompletedProcess(arguments, status, *capfd.readouterr())
 
     return run
 
 
 @pytest.fixture(scope="module")
-def held_out(make: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits") / "images"
-    process = make(folder)
-    assert process.returncode == 0, process.stderr
+    make_digits(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def training(make: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def training(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits") / "images"
-    process = make(folder, "--split", "train")
-    assert process.returncode == 0, process.stderr
+    make_digits(folder, "train")
     return folder
 
 
@@ -193,9 +169,16 @@ def test_an_unwritable_folder_is_named(make: Make) -> None:
     check_refused(make("/sys/digits"), "/sys/digits", "cannot be written")
 
 
-def test_nothing_is_left_when_the_disk_takes_no_more(make: Make, tmp_path: Path) -> None:
+def test_nothing_is_left_when_the_disk_takes_no_more(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     # The limit on a file's size stands for the full disk: the write fails half-way.
-    process = make(tmp_path / "images", prelude=LIMIT_FILE_SIZE.format(size_bytes=700))
+    def run_limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))
+        os._exit(run_script(MAKE_DIGITS, tmp_path / "images"))
+
+    status = run_fork(run_limited)
+    process = subprocess.CompletedProcess([], status or 0, *capfd.readouterr())
     check_refused(process, str(tmp_path), "cannot be written", "File too large")
     assert list(tmp_path.iterdir()) == []
 
@@ -206,7 +189,21 @@ def test_a_kill_leaves_all_or_nothing(
     make: Make, held_out: Path, tmp_path: Path, fsyncs: int, is_whole: bool
 ) -> None:
     output = tmp_path / "images"
-    assert make(output, prelude=KILL_AT_FSYNC.format(count=fsyncs)).returncode == -9
+
+    def run_killed() -> None:
+        left, fsync = fsyncs, os.fsync
+
+        def kill_at(fd: int) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+            fsync(fd)
+
+        os.fsync = kill_at
+        make_digits(output)
+
+    assert run_fork(run_killed) == -signal.SIGKILL
     assert output.exists() == is_whole
     assert make(output).returncode == 0
     assert read_files(output) == read_files(held_out)

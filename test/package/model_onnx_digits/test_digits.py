@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,25 +10,22 @@ import onnx
 import onnxruntime
 import pytest
 
-from ck_mlperf.images.preprocess import PreprocessedSet, preprocess
+from ck_mlperf.images.preprocess import preprocess
+from ck_mlperf.images.preprocessed import PreprocessedSet
 from ck_mlperf.models.recipe import load_model_recipe, normalise
 
-
-@pytest.fixture(scope="module")
-def onnx_file(repository: Path) -> Path:
-    return repository / "package" / "model-onnx-digits" / "digits.onnx"
+from ...builders.digits import DIGITS_MODEL, make_digits
 
 
 @pytest.fixture(scope="module")
-def held_out(
-    repository: Path, onnx_file: Path, tmp_path_factory: pytest.TempPathFactory
-) -> PreprocessedSet:
+def onnx_file() -> Path:
+    return DIGITS_MODEL
+
+
+@pytest.fixture(scope="module")
+def held_out(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> PreprocessedSet:
     folder = tmp_path_factory.mktemp("digits")
-    script = repository / "package" / "dataset-digits" / "make_digits.py"
-    helper = repository / "src"
-    subprocess.run(
-        [sys.executable, script, folder / "images"], check=True, env={"PYTHONPATH": str(helper)}
-    )
+    make_digits(folder / "images")
     recipe = load_model_recipe(onnx_file).image
     return preprocess(folder / "images", folder / "preprocessed", recipe, dataset="digits")
 
