@@ -22,7 +22,7 @@ from pathlib import Path
 from PIL import Image
 
 from ck_mlperf.analyze.experiments import find_files, read_runs
-from ck_mlperf.analyze.report import build_page
+from ck_mlperf.analyze.page import build_page
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "docs" / "analysis-records.zip"
