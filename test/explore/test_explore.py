@@ -26,7 +26,7 @@ def test_a_sweep_ends_complete_and_interleaves_repetitions(fake_ck: FakeCk) -> N
         run.rpartition(".")[0] for run in calls[3:]
     ]
     assert len(set(calls)) == 5
-    assert "2 points, 5 runs: 0 there already, 5 to do, about 20 s (an estimate)" in out
+    assert "2 configurations, 5 runs: 0 done, 5 to do, about 20 s (an estimate)" in out
     assert "[1/5] digits onnx, Offline, batch 2, accuracy: accuracy 99.200%" in out
     assert "[5/5] digits onnx, Offline, batch 2, repetition 2: 1,234 samples/s, INVALID" in out
     assert "5 of 5 runs are recorded in experiment s" in out
@@ -38,7 +38,7 @@ def test_a_sweep_ends_complete_and_interleaves_repetitions(fake_ck: FakeCk) -> N
 def test_the_same_command_runs_nothing_twice(fake_ck: FakeCk) -> None:
     fake_ck(*SWEEP)
     out, _ = fake_ck(*SWEEP)
-    assert "5 there already, 0 to do\n" in out
+    assert "5 done, 0 to do\n" in out
     assert len(fake_ck.list_calls()) == 5
 
 
@@ -98,7 +98,7 @@ def test_a_failed_run_is_tried_again_when_asked(fake_ck: FakeCk) -> None:
 def test_a_killed_run_is_a_failure(fake_ck: FakeCk) -> None:
     fake_ck.behave(batch_2="die")
     _, err = fake_ck(*SWEEP, "--accuracy=no", "--repetitions=1", code=1)
-    assert "ended by signal 9 (SIGKILL), without a word" in err
+    assert "ended by signal 9 (SIGKILL), without a message" in err
 
 
 def test_another_sweep_of_the_name_is_refused(fake_ck: FakeCk) -> None:
@@ -152,18 +152,18 @@ def test_a_broken_record_is_named(fake_ck: FakeCk) -> None:
     path = min((fake_ck.experiments / "s").glob("ckp-*"))
     path.write_text(path.read_text()[:40])
     _, err = fake_ck(*SWEEP, code=2)
-    assert f"{path} is no JSON" in err
+    assert f"{path} is not JSON" in err
     path.write_text('{"characteristics_list": [{"run": {"settings": 3}}]}')
     _, err = fake_ck(*SWEEP, code=2)
-    assert f"{path} is no record" in err
+    assert f"{path} is not a record" in err
     path.unlink()
     failure = fake_ck.experiments / "s" / "failed-x.r1.json"
     failure.write_text("[]")
     _, err = fake_ck(*SWEEP, code=2)
-    assert f"{failure} says nothing" in err
+    assert f"{failure} does not describe" in err
     failure.unlink()
     out, _ = fake_ck(*SWEEP)
-    assert "4 there already, 1 to do" in out
+    assert "4 done, 1 to do" in out
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -175,13 +175,13 @@ def test_ctrl_c_ends_the_run_in_flight(fake_ck: FakeCk, number: int) -> None:
     process.send_signal(number)
     _, err = process.communicate(timeout=5)
     assert process.returncode == 130
-    assert "1 of 5 runs are there" in err
+    assert "1 of 5 runs are recorded" in err
     assert "The same command continues" in err
     assert not is_alive(fake_ck.list_pids()[-1])
     assert not list((fake_ck.experiments / "s").glob("failed-*"))
     fake_ck.behave()
     out, _ = fake_ck(*SWEEP)
-    assert "1 there already, 4 to do" in out
+    assert "1 done, 4 to do" in out
     assert Counter(fake_ck.list_calls("ends")) == Counter(set(fake_ck.list_calls()))
 
 
@@ -223,7 +223,7 @@ def test_a_second_sweep_waits_for_the_first(fake_ck: FakeCk) -> None:
     fake_ck.wait_for_calls(1)
     second_out, second_err = fake_ck(*SWEEP)
     assert f"process {first.pid}" in second_err
-    assert "5 there already, 0 to do" in second_out
+    assert "5 done, 0 to do" in second_out
     first.communicate(timeout=5)
     assert first.returncode == 0
     assert len(fake_ck.list_calls()) == 5
