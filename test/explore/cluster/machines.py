@@ -24,7 +24,7 @@ from ck_mlperf.explore.runs import (
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
-TIMEOUT_S = 60
+TIMEOUT_S = 300  # only a hang takes so long
 
 
 def wait_until(condition: Callable[[], object]) -> None:
