@@ -232,11 +232,11 @@ def test_the_definition_survives_json(tmp_path: Path) -> None:
         ),
         (
             {"batch": "x", "scenario": "y", "repetitions": "z"},
-            ["3 things are wrong", "batch:", "scenario:", "repetitions:"],
+            ["3 settings are wrong", "batch:", "scenario:", "repetitions:"],
         ),
         (
             {"scenario": "Offline", "count": "0", "env.CK_LOADGEN_BUFFER_SIZE": "0"},
-            ["2 things are wrong", "CK_LOADGEN_COUNT_OVERRIDE=0", "CK_LOADGEN_BUFFER_SIZE=0"],
+            ["2 settings are wrong", "CK_LOADGEN_COUNT_OVERRIDE=0", "CK_LOADGEN_BUFFER_SIZE=0"],
         ),
     ],
 )

@@ -8,7 +8,6 @@ alone.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,11 @@ from ck_mlperf.loadgen.setting_types import Integer, Number, SettingType, Text
 LOADGEN = "loadgen"
 """The value of --rules that leaves the verdict to LoadGen."""
 
-_TAGS = re.compile(r"[\w.+-]+(?:,[\w.+-]+)*", re.ASCII)
-# A folder's name that CK takes.
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,99}")
+ENTRY_NAME = Text("letters, digits and _ . @ -", r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,99}")
+"""The name of a CK entry, which is a folder's."""
+MODEL_TAGS = Text(
+    "tags, joined with + where one model has several", r"[A-Za-z0-9_.+-]+(?:,[A-Za-z0-9_.+-]+)*"
+)
 
 
 @dataclass(frozen=True)
@@ -111,22 +112,12 @@ def read_integers(value: Any) -> tuple[int, ...]:
 
 def read_models(value: Any) -> tuple[str, ...]:
     """The tags of each model, joined with commas."""
-    words = [word.replace("+", ",") for word in split_words(value)]
-    return tuple(
-        _match(_TAGS, word, "want tags, joined with + where one model has several")
-        for word in words
-    )
+    return tuple(tags.replace("+", ",") for tags in several(MODEL_TAGS)(value))
 
 
 def read_weights(value: Any) -> tuple[str, ...]:
     """Sets of tags: one on the command line, in a file also a list."""
-    sets = [value] if isinstance(value, str) else split_words(value)
-    return tuple(_match(_TAGS, tags, "want tags") for tags in sets)
-
-
-def read_name(value: Any) -> str:
-    """The name of a CK entry."""
-    return _match(_NAME, read_word(value), "want letters, digits and _ . @ -")
+    return several(MODEL_TAGS)(value if isinstance(value, list) else [value])
 
 
 def one(kind: SettingType) -> Callable[[Any], Any]:
@@ -144,12 +135,6 @@ def _parse(kind: SettingType, word: str) -> Any:
         return kind.parse(word)
     except ValueError as error:
         raise UserError(f"'{word[:100]}': {error}") from error
-
-
-def _match(pattern: re.Pattern[str], text: str, wanted: str) -> str:
-    if not pattern.fullmatch(text):
-        raise UserError(f"'{text[:100]}': {wanted}")
-    return text
 
 
 ENVIRONMENT_OPTION = Option(
@@ -261,11 +246,3 @@ def merge_file(given: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError(f"{path}: env: want names with values, such as {{CK_VERBOSE: yes}}")
     content |= {f"env.{name}": value for name, value in variables.items()}
     return content | {name: given[name] for name in given if name != FILE_OPTION.name}
-
-
-def raise_problems(problems: Sequence[str]) -> None:
-    """Raise one UserError that lists the problems, if there are any."""
-    if len(problems) == 1:
-        raise UserError(problems[0])
-    if problems:
-        raise UserError(f"{len(problems)} things are wrong:\n  " + "\n  ".join(problems))

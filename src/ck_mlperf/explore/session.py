@@ -17,13 +17,14 @@ from ck_mlperf.common.errors import UserError
 from ck_mlperf.explore.entry import Entry, hold_lock
 from ck_mlperf.explore.local import LocalExecutor
 from ck_mlperf.explore.measure import Measurer
-from ck_mlperf.explore.options import CLUSTER_OPTIONS, raise_problems, read_options
+from ck_mlperf.explore.options import CLUSTER_OPTIONS, read_options
 from ck_mlperf.explore.progress import ProgressWatcher
 from ck_mlperf.explore.runs import Executor, ScheduledRun
 from ck_mlperf.explore.schedule import Estimate, Schedule, print_schedule
 from ck_mlperf.explore.search.definition import Search, read_search
 from ck_mlperf.explore.search.probes import run_search
 from ck_mlperf.explore.sweep import TAGS, Sweep, read_sweep
+from ck_mlperf.loadgen.settings import raise_problems
 
 OpenExecutor = Callable[[Entry, int], AbstractContextManager[Executor]]
 """Opens what carries out the runs. Takes their entry, and a descriptor of its lock."""

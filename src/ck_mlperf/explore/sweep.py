@@ -12,14 +12,13 @@ from typing import Any
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.files import hash_file
 from ck_mlperf.explore.options import (
+    ENTRY_NAME,
     list_options,
     merge_file,
     one,
     option,
-    raise_problems,
     read_integers,
     read_models,
-    read_name,
     read_options,
     read_rates,
     read_weights,
@@ -38,7 +37,7 @@ from ck_mlperf.explore.runs import (
 )
 from ck_mlperf.loadgen.engines.registry import ENGINES
 from ck_mlperf.loadgen.setting_types import Choice, Flag, Integer
-from ck_mlperf.loadgen.settings import DEFAULT_BATCH_SIZE, SCENARIOS, read_settings
+from ck_mlperf.loadgen.settings import DEFAULT_BATCH_SIZE, SCENARIOS, raise_problems, read_settings
 from ck_mlperf.models.precisions import PRECISIONS
 
 MAX_RUNS = 10_000
@@ -137,10 +136,14 @@ class Sweep:
         default="user.conf's, 10",
     )
     program: str = option(
-        "NAME", "the CK program", read_name, "image-classification-tensorrt-loadgen-py"
+        "NAME", "the CK program", one(ENTRY_NAME), "image-classification-tensorrt-loadgen-py"
     )
     name: str = option(
-        "NAME", "of the experiment", read_name, "", default="explore.MODEL, or find.MODEL.SCENARIO"
+        "NAME",
+        "of the experiment",
+        one(ENTRY_NAME),
+        "",
+        default="explore.MODEL, or find.MODEL.SCENARIO",
     )
     env: Mapping[str, str] = field(default_factory=dict)
     """Variables for all runs."""
@@ -297,4 +300,4 @@ def _read_environment(given: Mapping[str, Any], problems: list[str]) -> dict[str
 
 def _derive_name(networks: Sequence[Network]) -> str:
     models = dict.fromkeys(network.weights or network.model for network in networks)
-    return "explore." + ".".join(model.replace(",", "-").replace("+", "-") for model in models)[:90]
+    return "explore." + ".".join(model.replace(",", "-") for model in models)[:90]

@@ -16,13 +16,12 @@ from ck_mlperf.explore.options import (
     LOADGEN,
     SEARCH_OPTIONS,
     merge_file,
-    raise_problems,
     read_options,
 )
 from ck_mlperf.explore.runs import Configuration
 from ck_mlperf.explore.schedule import DEFAULT_DURATION_S
 from ck_mlperf.explore.sweep import Sweep, read_sweep
-from ck_mlperf.loadgen.settings import DEFAULT_BATCH_SIZE
+from ck_mlperf.loadgen.settings import DEFAULT_BATCH_SIZE, raise_problems
 from ck_mlperf.results.rules import load_rules
 
 LOADS = {
