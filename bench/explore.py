@@ -1,11 +1,11 @@
-"""A sweep that is killed twice ends complete, and what it costs beside the tests.
+"""Whether a sweep that is killed twice ends complete, and what a sweep costs beyond its tests.
 
     make bench-explore
 
 `ck explore loadgen` runs the embedded default over batch 1, 2, 4 ... 64 in two scenarios. It is
-killed (SIGKILL) twice: once alone, the benchmark in flight living on, and once with it. The same
-command is given again each time.
-Required: in the end every run is there exactly once, and none failed; beside CK's own benchmark
+killed (SIGKILL) twice: once alone, while its benchmark runs on, and once with its benchmark. The
+same command is given again each time.
+Required: in the end every run is recorded exactly once, and none failed; beyond CK's own benchmark
 command a run costs at most 0.5 s.
 """
 
@@ -78,7 +78,7 @@ def run_until(count: int, with_benchmark: bool) -> None:
     if with_benchmark:
         for child in children:  # each leads a group of its own
             os.killpg(int(child), signal.SIGKILL)
-    print(f"killed with {len(read_runs())} runs there" + " and its benchmark" * with_benchmark)
+    print(f"killed with {len(read_runs())} runs recorded" + " and its benchmark" * with_benchmark)
 
 
 def run_to_the_end() -> tuple[float, str]:

@@ -1,10 +1,10 @@
-"""docs/report.png: the top of a report, as Chromium shows it.
+"""docs/report.png: the top of a page, as Chromium shows it.
 
     make docs/report.png
 
-The report is of the records in docs/analysis-records.zip, which are a real sweep's; so is
-docs/analysis.ipynb. With --records=FOLDER, those of that CK repository are put there first; then
-`.venv/bin/jupyter execute --inplace docs/analysis.ipynb` brings the notebook up to date.
+The page shows the records in docs/analysis-records.zip, which are from a real sweep; so does
+docs/analysis.ipynb. With --records=FOLDER, the records of that CK repository replace them first;
+then `.venv/bin/jupyter execute --inplace docs/analysis.ipynb` updates the notebook.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from PIL import Image
 
 from ck_mlperf.analyze.experiments import find_files, read_runs
-from ck_mlperf.analyze.report import build_page
+from ck_mlperf.analyze.page import build_page
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "docs" / "analysis-records.zip"
@@ -32,7 +32,7 @@ COLOURS = 256
 
 
 def pack(repository: Path) -> None:
-    """Put the records of a CK repository into RECORDS, without what else CK keeps of a run."""
+    """Put the records of a CK repository into RECORDS, without the rest that CK keeps of a run."""
     with zipfile.ZipFile(RECORDS, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as records:
         for file in find_files([repository]):
             point = json.loads(file.path.read_bytes())
@@ -62,7 +62,7 @@ def main() -> int:
             records.extractall(folder / "repository")
         runs = read_runs([folder / "repository"])
         newest = max(run.start for run in runs if run.start is not None)
-        page = folder / "report.html"
+        page = folder / "page.html"
         page.write_bytes(build_page(runs, newest.astimezone(timezone.utc)))
         subprocess.run(
             [

@@ -31,7 +31,7 @@ def main() -> int:
     runs = make_runs(arguments.points)
 
     started = time.perf_counter()
-    from ck_mlperf.analyze.report import build_page
+    from ck_mlperf.analyze.page import build_page
     from ck_mlperf.analyze.runs import group_points
 
     page = build_page(runs, datetime.now(timezone.utc))

@@ -1,12 +1,12 @@
-"""How many runs the search for the largest VALID load takes, against a grid's.
+"""How many runs the search for the largest VALID load takes, compared with a grid.
 
     make bench-search
 
 `ck explore loadgen --find=max` runs the embedded default in Server, 2 s a probe, and finds the
-highest rate that LoadGen calls VALID, to 2%. A grid of the same resolution has each rate from the
-lowest to the highest that the search tried, once, and the same repeats at the edge.
-Required: an answer, and at most a third of the grid's runs (the one that measures where to start
-is counted).
+highest rate that LoadGen calls VALID, to 2%. A grid of the same resolution runs each rate from the
+lowest to the highest that was probed, once, and the same repeats at the edge.
+Required: an answer, with at most a third of the grid's runs (including the one that measures the
+start).
 """
 
 from __future__ import annotations

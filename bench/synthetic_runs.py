@@ -1,7 +1,7 @@
 """Runs as a large sweep would record them, without running anything.
 
-The figures follow a simple model: the throughput rises with the batch towards the engine's most,
-and a queue's latency rises without bound as the arrival rate comes near it.
+The figures follow a simple model: throughput rises with the batch towards the engine's maximum, and
+a queue's latency rises without bound as the arrival rate approaches it.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def _measure(
 
 
 def make_odd_runs() -> Iterator[Run]:
-    """Runs that a report must bear: failed, INVALID, bare, and with hostile names."""
+    """Runs that a page must cope with: failed, INVALID, bare, and with hostile names."""
     nothing = {
         name: None
         for name in Run.__annotations__

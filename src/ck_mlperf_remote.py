@@ -1,7 +1,6 @@
-"""What Dask's workers and scheduler execute: they are sent this file, as it stands.
+"""What Dask's workers and scheduler execute. This file is sent to them.
 
-So it needs nothing but the standard library and Dask: on a worker's machine, all else is found
-through its own `ck`.
+It needs only the standard library and Dask: a worker finds the rest through its own `ck`.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ from typing import Any
 def work(request: str, stop: str | None = None) -> str:
     """Hand a request to `python -m ck_mlperf.explore.worker` of this worker's checkout.
 
-    Returns its reply. stop: the name of a Dask event that ends the run before its time. Raises
-    RuntimeError with the reason where this machine cannot carry out any run.
+    Returns its reply. stop: the name of a Dask event that ends the run early. Raises RuntimeError
+    with the reason if this machine cannot carry out runs.
 
-    The request's pipe stays open as long as this process lives: so the other side notices its
-    death, whatever that was.
+    The request's pipe stays open as long as this process lives, so that the other side notices its
+    death, whatever the cause.
     """
     import os
     import shutil
@@ -66,11 +65,11 @@ def work(request: str, stop: str | None = None) -> str:
     if process.returncode or not reply:
         raise RuntimeError(
             f"ck_mlperf.explore.worker of {checkout} ended with exit code {process.returncode}; "
-            "this worker's log has what it said"
+            "its messages are in this worker's log"
         )
     return reply
 
 
 def count_slots(resource: str, dask_scheduler: Any = None) -> int:
-    """On the scheduler: how many runs its workers take at the same time."""
+    """On the scheduler: how many runs its workers can carry out at the same time."""
     return int(sum(w.resources.get(resource, 0) for w in dask_scheduler.workers.values()))

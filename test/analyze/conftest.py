@@ -5,10 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
+import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +15,7 @@ import pytest
 
 from ck_mlperf.analyze.rows import make_run
 from ck_mlperf.analyze.runs import Run
+from ck_mlperf.analyze.serve import LivePage, listen, make_server
 from ck_mlperf.results.record import SCHEMA_VERSION
 
 RECORDS = Path(__file__).resolve().parents[1] / "data" / "records"
@@ -81,45 +79,38 @@ def save_point(tmp_path: Path) -> Callable[..., Path]:
 
 
 class Server:
-    """`ck serve loadgen` of a repository, in a process of its own."""
+    """The server of `ck serve loadgen`, in a thread."""
 
-    def __init__(self, repository: Path, *options: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "ck_mlperf", "serve", "--port=0", *options],
-            env=os.environ
-            | {"PYTHONPATH": os.pathsep.join(sys.path), "CK_LOCAL_REPO": str(repository)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+    def __init__(self, repository: Path, *patterns: str) -> None:
+        page = LivePage([repository], patterns)
+        page.refresh()
+        self._listener = listen(0)
+        self.port = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self._server = make_server(page)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._listener]}
         )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise AssertionError(self.process.communicate()[1])
-        self.url = line.split()[0]
-        self.port = int(self.url.split(":")[2].strip("/"))
+        self._thread.start()
 
-    def stop(self) -> tuple[int, str]:
-        """Ctrl-C. Returns the exit code, and what was on stderr."""
-        self.process.send_signal(signal.SIGINT)
-        _, errors = self.process.communicate(timeout=20)
-        return self.process.returncode, errors
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+        self._listener.close()
 
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """serve(repository): a Server of it, which ends with the test."""
+    """serve(repository, pattern...): a Server of it, which ends with the test."""
     servers = []
 
-    def start(repository: Path = tmp_path / "local", *options: str) -> Server:
-        servers.append(Server(repository, *options))
+    def start(repository: Path = tmp_path / "local", *patterns: str) -> Server:
+        servers.append(Server(repository, *patterns))
         return servers[-1]
 
     yield start
     for server in servers:
-        if server.process.poll() is None:
-            server.process.kill()
-        server.process.communicate()
+        server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The report in a real browser: Chromium without a screen and without a network."""
+"""The page in a real browser: Chromium without a screen and without a network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 from synthetic_runs import make_odd_runs, make_run, make_runs
 
-from ck_mlperf.analyze import report
+from ck_mlperf.analyze.page import FILTERS, build_page
+from ck_mlperf.analyze.runs import Run
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -48,25 +49,47 @@ def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
         options.add_argument(option)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     chrome = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    chrome.set_script_timeout(600)  # nothing but a hang takes so long
     yield chrome
     chrome.quit()
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report of many points, and of odd ones."""
+    """A page of many points, and of odd ones."""
     networks = ("resnet50", "tensorrt")
     some = [run for run in make_runs(60, repetitions=2) if (run.model, run.engine) == networks]
-    path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_bytes(report.build_page([*some, *make_odd_runs()], NOW))
+    return write_page(tmp_path_factory, [*some, *make_odd_runs()])
+
+
+@pytest.fixture(scope="module")
+def small_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page that has each kind of thing: axe takes long for many."""
+    networks = ("resnet50", "tensorrt")
+    some = [run for run in make_runs(24, repetitions=2) if (run.model, run.engine) == networks]
+    mixed = [make_run(batch=3, loadgen_valid=valid) for valid in (True, False)]
+    return write_page(
+        tmp_path_factory,
+        [*(run for run in some if run.precision != "fp16"), *mixed, *make_odd_runs()],
+    )
+
+
+def write_page(tmp_path_factory: pytest.TempPathFactory, runs: list[Run]) -> Path:
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    path.write_bytes(build_page(runs, NOW))
     return path
 
 
 @pytest.fixture
 def browse(chrome):
-    """browse(page or address, width, theme): the browser, with the page in it."""
+    """browse(page or address, width, theme): the browser, with the page in it.
 
-    def open_page(page: Path | str, width: int = DESKTOP, theme: str = "light") -> Chrome:
+    hurry: by how much the page's timers run faster than they should.
+    """
+
+    def open_page(
+        page: Path | str, width: int = DESKTOP, theme: str = "light", hurry: int = 1
+    ) -> Chrome:
         chrome.execute_cdp_cmd(
             "Emulation.setDeviceMetricsOverride",
             {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width == PHONE},
@@ -75,7 +98,13 @@ def browse(chrome):
         chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
         chrome.get("about:blank")
         chrome.get_log("browser")  # of another test
+        clock = (
+            "const wait = window.setTimeout;"
+            f"window.setTimeout = (act, ms, ...more) => wait(act, ms / {hurry}, ...more);"
+        )
+        script = chrome.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": clock})
         chrome.get(page if isinstance(page, str) else page.as_uri())
+        chrome.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
         return chrome
 
     return open_page
@@ -112,10 +141,10 @@ def choose(browser: Chrome, name: str, value: str) -> None:
 
 
 @pytest.mark.parametrize(("width", "theme"), [(PHONE, "dark"), (DESKTOP, "light")])
-def test_it_loads_fits_and_can_be_read(browse, page, width, theme):
+def test_it_loads_fits_and_can_be_read(browse, small_page, width, theme):
     from axe_core_python.selenium import Axe
 
-    browser = browse(page, width, theme)
+    browser = browse(small_page, width, theme)
     assert browser.get_log("browser") == []  # what the page's policy forbids is there, too
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
     browser.execute_script(
@@ -212,7 +241,7 @@ def test_keyboard(browse, page):
             break
     assert reached[0][0] == "a"  # the link that skips to the points
     assert [name for tag, name, _ in reached if tag == "select"] == [
-        f"filter-{name}" for name in report.FILTERS
+        f"filter-{name}" for name in FILTERS
     ]
     assert {outline for _, _, outline in reached} == {"solid"}
     assert reached[-1][0] == "summary"
@@ -259,7 +288,7 @@ def test_new_points_appear_without_a_reload(browse, serve, save_point, record):
     record["engine"]["batch"] = 2
     save_point(record)
     server = serve()
-    browser = browse(server.url)
+    browser = browse(server.url, hurry=50)  # it asks every 2 s
     browser.execute_script("window.isSame = true")
     (first,) = list_shown(browser)
     summary = browser.find_element("css selector", "details[id$=more] summary")
@@ -293,37 +322,39 @@ def test_new_points_appear_without_a_reload(browse, serve, save_point, record):
     assert marked == set(list_shown(browser))
     assert browser.get_log("browser") == []
 
-    assert server.stop() == (0, "")
+    server.stop()
     status = browser.find_element("id", "live")
     wait_until(lambda: status.text == "The server does not answer: this is what it last said.")
     assert len(list_shown(browser)) == 2
 
 
 def test_a_thousand_points(browse, tmp_path):
-    page = tmp_path / "report.html"
+    page = tmp_path / "page.html"
     runs = [
         make_run(batch=batch, precision=precision, model_sha256=precision, scenario=scenario)
         for batch in range(1, 168)
         for precision in ("fp32", "fp16", "int8")
         for scenario in ("Offline", "SingleStream")
     ]
-    page.write_bytes(report.build_page(runs, NOW))
+    page.write_bytes(build_page(runs, NOW))
     browser = browse(page)
-    loading_ms, choosing_ms = browser.execute_script(
-        "const loading = performance.getEntriesByType('navigation')[0].domComplete;"
+    loading_ms, *choosing_ms = browser.execute_script(
+        "const times = [performance.getEntriesByType('navigation')[0].domComplete];"
         "const scenario = document.getElementById('filter-scenario');"
-        "const started = performance.now();"
-        "scenario.value = 'SingleStream';"
-        "scenario.dispatchEvent(new Event('change', {bubbles: true}));"
-        "document.body.getBoundingClientRect();"  # lays the page out
-        "return [loading, performance.now() - started]"
+        "for (const value of ['Offline', 'SingleStream']) {"
+        "  const started = performance.now();"
+        "  scenario.value = value;"
+        "  scenario.dispatchEvent(new Event('change', {bubbles: true}));"
+        "  document.body.getBoundingClientRect();"  # lays the page out
+        "  times.push(performance.now() - started) }"
+        "return times"
     )
     assert len(list_shown(browser)) == 501
-    assert choosing_ms < loading_ms
+    assert min(choosing_ms) < loading_ms
 
 
-def wait_until(condition, timeout_s: float = 20) -> None:
+def wait_until(condition, timeout_s: float = 300) -> None:  # only a hang takes so long
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, "it did not come"
-        time.sleep(0.1)
+        time.sleep(0.05)

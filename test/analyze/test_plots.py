@@ -11,6 +11,7 @@ from synthetic_runs import make_odd_runs, make_run, make_runs
 
 from ck_mlperf.analyze import curves, plots
 from ck_mlperf.analyze.inline_svg import COLOURS, draw_inline_svg
+from ck_mlperf.analyze.points import format_figure, identify_point, judge_point, list_quantiles
 from ck_mlperf.analyze.runs import group_points
 
 
@@ -40,7 +41,7 @@ def test_throughput_is_the_median_with_a_band_of_the_repetitions():
     plot = find_plot(points, "throughput")
     (series,) = plot.series
     assert [mark[1:5] for mark in series.marks] == [(1, 100, 90, 130), (4, 305, 300, 310)]
-    assert [mark.point for mark in series.marks] == [curves.identify_point(p) for p in points]
+    assert [mark.point for mark in series.marks] == [identify_point(p) for p in points]
     assert "90 to 130 in 3 runs" in series.marks[0].tip
 
     figure = plots.draw_plot(plot)
@@ -121,7 +122,7 @@ def test_markers_are_filled_where_all_repetitions_are_valid():
         {"batch": 4, "loadgen_valid": False},
     )
     plot = find_plot(points, "throughput")
-    assert [curves.judge_point(point) for point in points] == ["VALID", "MIXED", "INVALID"]
+    assert [judge_point(point) for point in points] == ["VALID", "MIXED", "INVALID"]
     figure = plots.draw_plot(plot)
     (axes,) = figure.axes
     assert read_line(figure, "marks-0-True") == [(1, 1000)]
@@ -190,14 +191,14 @@ def test_latency_distribution():
 
 def test_a_percentile_beyond_the_queries_is_left_out():
     run = make_run(queries=20)
-    assert [quantile for quantile, _ in curves.list_quantiles(run)] == [
+    assert [quantile for quantile, _ in list_quantiles(run)] == [
         1 / 21,
         0.5,
         0.9,
         0.95,
         20 / 21,
     ]
-    assert curves.list_quantiles(make_run(queries=None)) == []
+    assert list_quantiles(make_run(queries=None)) == []
 
 
 def test_offline_has_no_latency_distribution():
@@ -301,4 +302,4 @@ def test_write_plots(tmp_path, odd_plots):
     [(0.00012345, "0.0001234"), (9.99951, "10"), (123.456, "123.5"), (12345.6, "12,346")],
 )
 def test_format_figure(figure, text):
-    assert curves.format_figure(figure) == text
+    assert format_figure(figure) == text

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import socket
+import subprocess
+import sys
 from http.client import HTTPConnection, HTTPResponse
+from types import SimpleNamespace
 
 import pytest
 
-from ck_mlperf.analyze.serve import LiveReport
+from ck_mlperf.analyze.serve import LivePage
 
 
 def ask(server, path="/", method="GET", **headers) -> tuple[HTTPResponse, bytes]:
@@ -31,7 +36,7 @@ def server(save_point, record, serve):
     return serve()
 
 
-def test_the_report_and_how_it_may_be_used(server):
+def test_the_page_and_how_it_may_be_used(server):
     answer, content = ask(server)
     assert answer.status == 200
     assert answer.getheader("Content-Type") == "text/html; charset=utf-8"
@@ -45,7 +50,28 @@ def test_the_report_and_how_it_may_be_used(server):
 
     answer, content = ask(server, method="HEAD")
     assert (answer.status, content) == (200, b"")
-    assert server.stop() == (0, "")
+
+
+def test_ctrl_c_ends_it_without_a_word(save_point, record, tmp_path):
+    save_point(record)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ck_mlperf", "serve", "--port=0"],
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join(sys.path), "CK_LOCAL_REPO": str(tmp_path / "local")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        said = process.stdout.readline()
+        port = int(re.fullmatch(r"http://127\.0\.0\.1:(\d+)/ has the page; .*\n", said)[1])
+        assert b"1 point from 1 recorded run" in ask(SimpleNamespace(port=port))[1]
+        process.send_signal(signal.SIGINT)
+        assert process.communicate() == ("", "")
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_it_is_not_made_again_unless_a_file_changed(server, save_point, record):
@@ -97,7 +123,7 @@ def test_no_path_leads_anywhere(idle_server):
         "/..%2f..%2fetc/passwd",
         "//etc/passwd",
         "/experiment/digits/ckp-0000000000000001.0001.json",
-        "/report.css",
+        "/page.css",
         "/\\..\\x",
         "/%00",
     ):
@@ -112,7 +138,7 @@ def test_it_listens_on_one_address(idle_server):
         socket.create_connection(("127.0.0.2", idle_server.port), timeout=5)
 
 
-def test_files_that_are_being_written(save_point, record, serve, tmp_path):
+def test_files_that_are_being_written(save_point, record, serve, capfd):
     whole = save_point(record)
     server = serve()
     text = whole.read_text()
@@ -134,7 +160,7 @@ def test_files_that_are_being_written(save_point, record, serve, tmp_path):
     assert b"1 point from 1 recorded run" in ask(server)[1]
     half.unlink()
     assert b"passed over: " not in ask(server)[1]
-    assert server.stop() == (0, "")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_no_link_leads_out_of_the_folder(save_point, record, tmp_path, serve):
@@ -155,38 +181,37 @@ def test_a_linked_folder_of_experiments_is_the_folder(save_point, record, tmp_pa
     save_point(record, repository=tmp_path / "large")
     (tmp_path / "local").mkdir()
     (tmp_path / "local" / "experiment").symlink_to(tmp_path / "large" / "experiment")
-    page = LiveReport([tmp_path / "local"], []).refresh()
+    page = LivePage([tmp_path / "local"], []).refresh()
     assert b"1 point from 1 recorded run" in page.content
 
 
 def test_a_folder_that_goes_leaves_what_was_there(save_point, record, tmp_path):
     save_point(record)
-    report = LiveReport([tmp_path / "local"], ["digits"])
-    first = report.refresh()
+    page = LivePage([tmp_path / "local"], ["digits"])
+    first = page.refresh()
     (tmp_path / "local").rename(tmp_path / "elsewhere")
-    second = report.refresh()
+    second = page.refresh()
     assert b"no such folder" in second.content
     assert b"1 point from 1 recorded run" in second.content
-    assert report.refresh() is second
+    assert page.refresh() is second
     (tmp_path / "elsewhere").rename(tmp_path / "local")
-    assert b"no such folder" not in report.refresh().content
+    assert b"no such folder" not in page.refresh().content
     assert first.version != second.version
 
 
-def test_only_what_changed_is_read(save_point, record, monkeypatch, tmp_path):
-    from ck_mlperf.analyze import serve
-
-    read = []
-    monkeypatch.setattr(
-        serve, "read_file", lambda file, real=serve.read_file: read.append(file.path) or real(file)
-    )
+def test_only_what_changed_is_read(save_point, record, tmp_path):
     first = save_point(record)
-    report = serve.LiveReport([tmp_path / "local"], [])
-    report.refresh()
-    second = save_point(record)
-    report.refresh()
-    report.refresh()
-    assert read == [first, second]
+    page = LivePage([tmp_path / "local"], [])
+    page.refresh()
+    status = first.stat()
+    first.write_text(first.read_text().replace('"digits"', '"XXXXXX"'))
+    os.utime(first, ns=(status.st_atime_ns, status.st_mtime_ns))  # as if it had not changed
+    save_point(record)
+    content = page.refresh().content
+    assert b"2 repetitions" in content
+    assert b"XXXXXX" not in content
+    first.touch()
+    assert b"XXXXXX" in page.refresh().content
 
 
 def test_an_empty_folder_waits_for_points(tmp_path, serve, save_point, record):

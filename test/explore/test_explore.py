@@ -26,7 +26,7 @@ def test_a_sweep_ends_complete_and_interleaves_repetitions(fake_ck: FakeCk) -> N
         run.rpartition(".")[0] for run in calls[3:]
     ]
     assert len(set(calls)) == 5
-    assert "2 points, 5 runs: 0 there already, 5 to do, about 20 s (an estimate)" in out
+    assert "2 configurations, 5 runs: 0 done, 5 to do, about 20 s (an estimate)" in out
     assert "[1/5] digits onnx, Offline, batch 2, accuracy: accuracy 99.200%" in out
     assert "[5/5] digits onnx, Offline, batch 2, repetition 2: 1,234 samples/s, INVALID" in out
     assert "5 of 5 runs are recorded in experiment s" in out
@@ -35,22 +35,31 @@ def test_a_sweep_ends_complete_and_interleaves_repetitions(fake_ck: FakeCk) -> N
     }
 
 
+def test_the_sweep_of_the_examples(fake_ck: FakeCk, repository: Path) -> None:
+    file = f"--file={repository / 'examples' / 'sweep.yaml'}"
+    out, _ = fake_ck(file)
+    assert "9 configurations, 19 runs: 0 done, 19 to do" in out
+    assert "19 of 19 runs are recorded in experiment example.digits" in out
+    commands = list_commands(fake_ck(file, "--name=again", "--dry_run")[0])
+    assert len(commands) == 19
+    assert all("--env.CK_LOADGEN_BUFFER_SIZE=500" in words for words in commands)
+    assert "--env.CK_LOADGEN_COUNT_OVERRIDE=700" in commands[-1]
+
+
 def test_the_same_command_runs_nothing_twice(fake_ck: FakeCk) -> None:
     fake_ck(*SWEEP)
     out, _ = fake_ck(*SWEEP)
-    assert "5 there already, 0 to do\n" in out
+    assert "5 done, 0 to do\n" in out
     assert len(fake_ck.list_calls()) == 5
 
 
 def test_a_dry_run_prints_commands_and_makes_nothing(fake_ck: FakeCk) -> None:
-    out, _ = fake_ck(*SWEEP, "--dry_run")
-    commands = [shlex.split(line) for line in out.splitlines() if line.startswith("ck ")]
+    commands = list_commands(fake_ck(*SWEEP, "--dry_run")[0])
     assert len(commands) == 5
     assert all("--record_uoa=s" in words and "--repetitions=1" in words for words in commands)
     assert list(fake_ck.repository.rglob("*")) == [fake_ck.experiments]
     fake_ck(*SWEEP)
-    out, _ = fake_ck(*SWEEP, "--dry_run")
-    assert not [line for line in out.splitlines() if line.startswith("ck ")]
+    assert not list_commands(fake_ck(*SWEEP, "--dry_run")[0])
 
 
 def test_a_failed_run_is_kept_and_the_sweep_goes_on(fake_ck: FakeCk) -> None:
@@ -98,7 +107,7 @@ def test_a_failed_run_is_tried_again_when_asked(fake_ck: FakeCk) -> None:
 def test_a_killed_run_is_a_failure(fake_ck: FakeCk) -> None:
     fake_ck.behave(batch_2="die")
     _, err = fake_ck(*SWEEP, "--accuracy=no", "--repetitions=1", code=1)
-    assert "ended by signal 9 (SIGKILL), without a word" in err
+    assert "ended by signal 9 (SIGKILL), without a message" in err
 
 
 def test_another_sweep_of_the_name_is_refused(fake_ck: FakeCk) -> None:
@@ -152,18 +161,18 @@ def test_a_broken_record_is_named(fake_ck: FakeCk) -> None:
     path = min((fake_ck.experiments / "s").glob("ckp-*"))
     path.write_text(path.read_text()[:40])
     _, err = fake_ck(*SWEEP, code=2)
-    assert f"{path} is no JSON" in err
+    assert f"{path} is not JSON" in err
     path.write_text('{"characteristics_list": [{"run": {"settings": 3}}]}')
     _, err = fake_ck(*SWEEP, code=2)
-    assert f"{path} is no record" in err
+    assert f"{path} is not a record" in err
     path.unlink()
     failure = fake_ck.experiments / "s" / "failed-x.r1.json"
     failure.write_text("[]")
     _, err = fake_ck(*SWEEP, code=2)
-    assert f"{failure} says nothing" in err
+    assert f"{failure} does not describe" in err
     failure.unlink()
     out, _ = fake_ck(*SWEEP)
-    assert "4 there already, 1 to do" in out
+    assert "4 done, 1 to do" in out
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -173,15 +182,16 @@ def test_ctrl_c_ends_the_run_in_flight(fake_ck: FakeCk, number: int) -> None:
     process = fake_ck.start(*SWEEP, before=() if number == signal.SIGINT else in_background)
     fake_ck.wait_for_calls(2)
     process.send_signal(number)
-    _, err = process.communicate(timeout=5)
+    _, err = process.communicate()
     assert process.returncode == 130
-    assert "1 of 5 runs are there" in err
+    assert "1 of 5 runs are recorded" in err
     assert "The same command continues" in err
+    assert len(fake_ck.list_calls("ends")) == 1  # the second one did not come to its end
     assert not is_alive(fake_ck.list_pids()[-1])
     assert not list((fake_ck.experiments / "s").glob("failed-*"))
     fake_ck.behave()
     out, _ = fake_ck(*SWEEP)
-    assert "1 there already, 4 to do" in out
+    assert "1 done, 4 to do" in out
     assert Counter(fake_ck.list_calls("ends")) == Counter(set(fake_ck.list_calls()))
 
 
@@ -190,7 +200,7 @@ def test_nohup_is_minded(fake_ck: FakeCk) -> None:
     process = fake_ck.start(*SWEEP, before=("nohup",))
     fake_ck.wait_for_calls(2)
     process.send_signal(signal.SIGHUP)
-    out, _ = process.communicate(timeout=10)
+    out, _ = process.communicate()
     assert "5 of 5 runs are recorded" in out
 
 
@@ -199,15 +209,17 @@ def test_a_run_that_does_not_hear_ctrl_c_is_killed(fake_ck: FakeCk) -> None:
     process = fake_ck.start(*SWEEP, GRACE_S="0.3")
     fake_ck.wait_for_calls(1)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=5)
+    process.communicate()
     assert process.returncode == 130
+    assert not fake_ck.list_calls("ends")
     assert not is_alive(fake_ck.list_pids()[-1])
 
 
 def test_kill_9_loses_nothing_and_two_benchmarks_never_run_at_once(fake_ck: FakeCk) -> None:
-    fake_ck.behave(batch_1=0.5)
+    fake_ck.behave(batch_1=1)
     first = fake_ck.start(*SWEEP)
     fake_ck.wait_for_calls(2)
+    fake_ck.behave()
     first.kill()
     first.wait()
     _, err = fake_ck(*SWEEP)
@@ -218,13 +230,14 @@ def test_kill_9_loses_nothing_and_two_benchmarks_never_run_at_once(fake_ck: Fake
 
 
 def test_a_second_sweep_waits_for_the_first(fake_ck: FakeCk) -> None:
-    fake_ck.behave(any=0.2)
+    fake_ck.behave(any=1)
     first = fake_ck.start(*SWEEP)
     fake_ck.wait_for_calls(1)
+    fake_ck.behave()
     second_out, second_err = fake_ck(*SWEEP)
     assert f"process {first.pid}" in second_err
-    assert "5 there already, 0 to do" in second_out
-    first.communicate(timeout=5)
+    assert "5 done, 0 to do" in second_out
+    first.communicate()
     assert first.returncode == 0
     assert len(fake_ck.list_calls()) == 5
 
@@ -248,9 +261,13 @@ def test_refused(fake_ck: FakeCk, options: tuple[str, ...], message: str) -> Non
 
 def test_without_ck_it_says_so(fake_ck: FakeCk, tmp_path: Path) -> None:
     process = fake_ck.start(*SWEEP, PATH=str(tmp_path))
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate()
     assert process.returncode == 2
     assert "no `ck` command" in err
+
+
+def list_commands(out: str) -> list[list[str]]:
+    return [shlex.split(line) for line in out.splitlines() if line.startswith("ck ")]
 
 
 def is_alive(pid: int) -> bool:

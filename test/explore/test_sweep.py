@@ -8,26 +8,26 @@ from typing import Any
 import pytest
 
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.explore.runs import ACCURACY, EXPLORE_RUN, Network, Point
+from ck_mlperf.explore.runs import ACCURACY, EXPLORE_RUN, Configuration, Network
 from ck_mlperf.explore.sweep import Sweep, read_sweep
 from ck_mlperf.loadgen.settings import read_settings
 
 
 def describe(sweep: Sweep) -> list[tuple[Any, ...]]:
     return [
-        (point.scenario, point.batch, point.samples_per_query, point.target_qps)
-        for point in sweep.list_points()
+        (one.scenario, one.batch, one.samples_per_query, one.target_qps)
+        for one in sweep.list_configurations()
     ]
 
 
-def test_the_default_is_one_point_of_the_embedded_model() -> None:
+def test_the_default_is_one_configuration_of_the_embedded_model() -> None:
     sweep = read_sweep({})
-    assert sweep.list_points() == [Point(Network(), "SingleStream", 1)]
+    assert sweep.list_configurations() == [Configuration(Network(), "SingleStream", 1)]
     assert sweep.name == "explore.digits"
     assert [run.mode for run in sweep.list_runs()] == [ACCURACY] + 3 * ["PerformanceOnly"]
 
 
-def test_points() -> None:
+def test_configurations() -> None:
     sweep = read_sweep(
         {
             "scenario": "SingleStream,MultiStream,Server,Offline",
@@ -79,26 +79,26 @@ def test_samples_per_query_are_an_axis_of_their_own() -> None:
         ({"weights": ["model,onnx,a", "model,onnx,b"]}, ["model,onnx,a", "model,onnx,b"]),
     ],
 )
-def test_the_weights_of_a_point(options: dict[str, Any], tags: list[str]) -> None:
+def test_the_weights_of_a_configuration(options: dict[str, Any], tags: list[str]) -> None:
     sweep = read_sweep({"scenario": "Offline", **options})
-    assert [point.weights for point in sweep.list_points()] == tags
+    assert [one.weights for one in sweep.list_configurations()] == tags
 
 
 def test_accuracy_is_measured_once_for_each_file_that_is_run() -> None:
     onnx = read_sweep({"scenario": "MultiStream,Offline", "batch": "1,8", "precision": "fp32,fp16"})
     runs = [run for run in onnx.list_runs() if run.mode == ACCURACY]
-    assert [(run.point.network.precision, run.point.batch) for run in runs] == [
+    assert [(run.configuration.network.precision, run.configuration.batch) for run in runs] == [
         ("fp32", 8),
         ("fp16", 8),
     ]
     plans = read_sweep({"scenario": "Offline", "batch": "1,8", "engine": "tensorrt"})
     runs = [run for run in plans.list_runs() if run.mode == ACCURACY]
-    assert [run.point.batch for run in runs] == [1, 8]  # a plan for each batch
+    assert [run.configuration.batch for run in runs] == [1, 8]  # a plan for each batch
 
 
 def test_random_weights_have_no_accuracy() -> None:
     sweep = read_sweep({"model": "digits,resnet50+random", "accuracy": "yes", "repetitions": "1"})
-    assert [(run.point.network.model, run.mode) for run in sweep.list_runs()] == [
+    assert [(run.configuration.network.model, run.mode) for run in sweep.list_runs()] == [
         ("digits", ACCURACY),
         ("digits", "PerformanceOnly"),
         ("resnet50,random", "PerformanceOnly"),
@@ -200,15 +200,15 @@ def test_the_definition_survives_json(tmp_path: Path) -> None:
         ({"batch": []}, ["batch: a value is missing"]),
         ({"scenario": "Multistream"}, ["scenario: 'Multistream': want", "did you mean MultiStrea"]),
         ({"scenario": "Server", "batch": "70000"}, ["CK_BATCH_SIZE=70000: want a whole number"]),
-        ({"precision": "fp64"}, ["'fp64': want fp32, tf32, fp16, int8"]),
-        ({"engine": "cuda"}, ["'cuda': want onnx, onnx-cuda, tensorrt"]),
-        ({"model": "a b"}, ["model: want tags"]),
-        ({"model": "$(id)"}, ["model: want tags"]),
+        ({"precision": "fp64"}, ["precision: 'fp64': want one of fp32, tf32, fp16, int8"]),
+        ({"engine": "cuda"}, ["engine: 'cuda': want one of onnx, onnx-cuda, tensorrt"]),
+        ({"model": "a b"}, ["want tags, joined with +"]),
+        ({"model": "$(id)"}, ["want tags, joined with +"]),
         ({"weights": "model,onnx;x"}, ["want tags"]),
         ({"weights": "model", "precision": "fp16"}, ["leave out precision"]),
         ({"repetitions": "0"}, ["repetitions: '0': want a whole number, 1 to 1,000"]),
         ({"repetitions": "1,2"}, ["repetitions: want one value, not 2"]),
-        ({"accuracy": "maybe"}, ["accuracy: 'maybe': want yes, no"]),
+        ({"accuracy": "maybe"}, ["accuracy: 'maybe': want yes or no"]),
         ({"name": "../x"}, ["name: '../x': want letters"]),
         ({"name": ".cm"}, ["name: '.cm': want letters"]),
         ({"program": "a:b"}, ["program: 'a:b'"]),
@@ -220,7 +220,7 @@ def test_the_definition_survives_json(tmp_path: Path) -> None:
         ({"env.PATH": "x"}, ["want a variable of the program"]),
         ({"env.CK_VERBOSE": "$x"}, ["a character that a shell reads"]),
         ({"env.CK_VERBOSE": ["a"]}, ["env.CK_VERBOSE: want text"]),
-        ({"env.CK_LOADGEN_CONF_FILE": "/nowhere"}, ["/nowhere is no file"]),
+        ({"env.CK_LOADGEN_CONF_FILE": "/nowhere"}, ["there is no file /nowhere"]),
         ({"env.CK_LOADGEN_BUFER_SIZE": "1"}, ["did you mean CK_LOADGEN_BUFFER_SIZE?"]),
         (
             {"batch": "1..1000", "scenario": "Offline", "repetitions": "11"},
@@ -232,11 +232,11 @@ def test_the_definition_survives_json(tmp_path: Path) -> None:
         ),
         (
             {"batch": "x", "scenario": "y", "repetitions": "z"},
-            ["3 things are wrong", "batch:", "scenario:", "repetitions:"],
+            ["3 settings are wrong", "batch:", "scenario:", "repetitions:"],
         ),
         (
             {"scenario": "Offline", "count": "0", "env.CK_LOADGEN_BUFFER_SIZE": "0"},
-            ["2 things are wrong", "CK_LOADGEN_COUNT_OVERRIDE=0", "CK_LOADGEN_BUFFER_SIZE=0"],
+            ["2 settings are wrong", "CK_LOADGEN_COUNT_OVERRIDE=0", "CK_LOADGEN_BUFFER_SIZE=0"],
         ),
     ],
 )
@@ -250,16 +250,16 @@ def test_refused(options: dict[str, Any], messages: list[str]) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"batch: [1", "is no YAML"),
-        (b"\xff\xfe\x00", "is no YAML"),
+        (b"batch: [1", "is not YAML"),
+        (b"\xff\xfe\x00", "is not YAML"),
         (b"", "want lines"),
         (b"- batch", "want lines"),
         (b"1: 2", "want lines"),
         (b"env: 3", "env: want names with values"),
-        (b"batch: !!python/object/apply:os.system [id]", "is no YAML"),
+        (b"batch: !!python/object/apply:os.system [id]", "is not YAML"),
         (b"batches: 3", "batches: no such option; did you mean batch?"),
         (b"file: other.yaml", "file: no such option"),
-        (b"batch: " + 500 * b"[", "is no YAML"),
+        (b"batch: " + 500 * b"[", "is not YAML"),
     ],
 )
 def test_refused_files(tmp_path: Path, content: bytes, message: str) -> None:

@@ -1,4 +1,4 @@
-"""A plot as SVG within the report's HTML: without ids that clash, in the page's own colours."""
+"""A plot as SVG inside the page: with unique ids, in the page's own colours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLOURS = {
     plots.BOUND: "bound",
     plots.NO_VALID: "no-valid",
 }
-"""The colours in which plots are drawn, and the report's CSS variables that take their place."""
+"""The colours in which plots are drawn, with the page's CSS variables that replace them."""
 
 _GONE = {"metadata", "style"}
 _REFERENCE = re.compile(r"#([\w-]+)")

@@ -1,4 +1,4 @@
-"""The plots, drawn with matplotlib: as files for papers, and for the report (inline_svg)."""
+"""The plots, drawn with matplotlib: as files for papers, and for the page (inline_svg)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ck_mlperf.analyze.curves import Plot, Series, shorten
+from ck_mlperf.analyze.curves import LONGEST_TITLE, Plot, Series
+from ck_mlperf.analyze.series import shorten
 from ck_mlperf.common.files import write_file
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("png", "svg")
 
-# Colours that the eye with any colour vision tells apart on white; each series has a marker and a
-# line style of its own beside. The report gives each another value in the dark.
+# Colours that any colour vision can tell apart on white; each series also has its own marker and
+# line style. The page has other values for dark mode.
 COLOURS = ("#0072b2", "#c24a00", "#00785a", "#9a4183", "#7d6200", "#3d3d3d")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 LINES: Any = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 1)))
@@ -79,7 +80,7 @@ def draw_svg(plot: Plot) -> str:
 
 
 def write_plots(plots: Sequence[Plot], folder: Path, file_format: str) -> list[Path]:
-    """Write each plot into `folder`, which is made, as PNG or SVG with its title.
+    """Write each plot into `folder`, which is made if missing, as PNG or SVG with its title.
 
     Returns the files. Raises OSError.
     """
@@ -122,13 +123,13 @@ def _draw(plot: Plot, with_title: bool = False) -> Figure:
     draw(axes, plot)
     axes.set_xlabel(plot.x_label)
     axes.set_ylabel(plot.y_label)
-    title = textwrap.fill(shorten(plot.title, 150), _TITLE_WIDTH) if with_title else ""
+    title = textwrap.fill(shorten(plot.title, LONGEST_TITLE), _TITLE_WIDTH) if with_title else ""
     _add_legend(figure, plot, title)
     return figure
 
 
 def draw_latency(axes: Axes, plot: Plot) -> None:
-    """Latency in ms, on a log scale, against quantiles of which each nine has as much room."""
+    """Latency in ms on a log scale, against quantiles on a scale that counts nines."""
     _draw_lines(axes, plot, to_y=count_nines)
     xs = [mark.x for series in plot.series for mark in series.marks]
     if plot.bound_ms is not None:
@@ -181,7 +182,7 @@ def draw_accuracy(axes: Axes, plot: Plot) -> None:
     axes.set_xlim(0, 1.1 * max(xs) or 1)
     axes.xaxis.set_major_formatter(_format_number)
     axes.locator_params(axis="x", nbins=6)
-    # At least two points of accuracy high: less would make much of a few images.
+    # At least two points of accuracy high: less would overstate a few images.
     middle, half = (min(ys) + max(ys)) / 2, max(1.0, 0.65 * (max(ys) - min(ys)))
     axes.set_ylim(middle - half, middle + half)
     axes.yaxis.set_major_formatter(_format_number)
@@ -266,7 +267,7 @@ def _scale_load(axes: Axes, plot: Plot) -> None:
 
 
 def _scale(axes: Axes, name: Literal["x", "y"], values: Sequence[float]) -> None:
-    """A log scale, with ticks that are read as they stand: 0.5, 1, 2, ... or powers of ten."""
+    """A log scale, with plain numbers as ticks: 0.5, 1, 2, ... or powers of ten."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     positive = [value for value in values if value > 0] or [1.0]
@@ -350,6 +351,6 @@ def _in_style() -> Iterator[None]:
     import matplotlib
 
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-        # A name in another script: the viewer of the SVG has the font, and measures are rough.
+        # A name in another script: the SVG's viewer has the font, and exact widths do not matter.
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         yield

@@ -1,4 +1,4 @@
-"""`ck serve loadgen`: the report live, over a folder of experiments that a sweep adds to."""
+"""`ck serve loadgen`: the page, kept up to date while a sweep adds to the experiments."""
 
 from __future__ import annotations
 
@@ -12,42 +12,48 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ck_mlperf.analyze.experiments import ExperimentFile, find_files, read_file
-from ck_mlperf.analyze.report import build_page, describe_policy, read_sources
+from ck_mlperf.analyze.page import build_page, describe_policy, read_sources
 from ck_mlperf.analyze.runs import Run
 from ck_mlperf.common.errors import UserError, describe_os_error
 
 if TYPE_CHECKING:
+    import uvicorn
     from starlette.applications import Starlette
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 ADDRESS = "127.0.0.1"
 HOSTS = ("127.0.0.1", "localhost")
-"""What a Host header may say. Under a name of its own, a page from elsewhere could read ours."""
+"""The allowed Host headers. With any name allowed, a page from elsewhere could read ours."""
 MOST_SHUTDOWN_S = 2
 
 
-def serve(report: LiveReport, port: int) -> None:
-    """Serve the report on this machine alone, until Ctrl-C. port: 0 for any that is free."""
+def serve(page: LivePage, port: int) -> None:
+    """Serve the page on this machine alone, until Ctrl-C. port: 0 for any that is free."""
+    page.refresh()
+    with listen(port) as listener:
+        port = listener.getsockname()[1]
+        print(f"http://{ADDRESS}:{port}/ has the page; Ctrl-C ends it", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):  # once more, when uvicorn has closed all
+            make_server(page).run(sockets=[listener])
+
+
+def make_server(page: LivePage) -> uvicorn.Server:
+    """A server of the page; `run` takes the sockets on which it listens."""
     import uvicorn
 
-    report.refresh()
-    with _listen(port) as listener:
-        config = uvicorn.Config(
-            build_app(report),
-            lifespan="off",
-            log_level="warning",
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=MOST_SHUTDOWN_S,
-        )
-        port = listener.getsockname()[1]
-        print(f"http://{ADDRESS}:{port}/ has the report; Ctrl-C ends it", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):  # once more, when uvicorn has closed all
-            uvicorn.Server(config).run(sockets=[listener])
+    config = uvicorn.Config(
+        build_app(page),
+        lifespan="off",
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=MOST_SHUTDOWN_S,
+    )
+    return uvicorn.Server(config)
 
 
-class Page(NamedTuple):
-    """The report as it was last made."""
+class PageVersion(NamedTuple):
+    """The page as it was last made."""
 
     version: str
     """As an ETag."""
@@ -55,15 +61,15 @@ class Page(NamedTuple):
 
 
 class _Reading(NamedTuple):
-    """What a file was when it was last read, and what was in it."""
+    """A file when it was last read: its state and its content."""
 
     state: tuple[int, int, int]
     runs: list[Run]
     problem: str | None
 
 
-class LiveReport:
-    """The report of a folder of experiments, made anew only where a file has changed."""
+class LivePage:
+    """The page of some experiments, made anew only if a file has changed."""
 
     def __init__(self, repositories: Sequence[Path], patterns: Sequence[str]) -> None:
         self._repositories = repositories
@@ -71,14 +77,14 @@ class LiveReport:
         self._lock = threading.Lock()
         self._readings: dict[ExperimentFile, _Reading] = {}
         self._problem: str | None = None
-        self._page: Page | None = None
+        self._page: PageVersion | None = None
 
-    def refresh(self) -> Page:
-        """The page of what is in the folder now.
+    def refresh(self) -> PageVersion:
+        """The page of what the experiments have now.
 
-        A file that is no whole record, as while it is being written, leaves what was in it before
-        and is named on the page; so it is with a folder that cannot be read. Only the first call
-        raises UserError for the folder. Calls from several threads wait for one another.
+        A file that is not a complete record, as while it is being written, counts with its earlier
+        content and is named on the page; so does a folder that cannot be read. Only the first call
+        raises UserError for the folder. Calls from several threads wait for each other.
         """
         with self._lock:
             readings, problem = self._readings, None
@@ -104,7 +110,7 @@ class LiveReport:
                 readings[file] = reading
         return readings
 
-    def _build(self) -> Page:
+    def _build(self) -> PageVersion:
         now = datetime.now(timezone.utc)
         version = f'"{now.timestamp():.6f}"'
         problems = [reading.problem for reading in self._readings.values()]
@@ -114,10 +120,10 @@ class LiveReport:
             live_version=version,
             notices=[problem for problem in (self._problem, *problems) if problem is not None],
         )
-        return Page(version, content)
+        return PageVersion(version, content)
 
 
-def build_app(report: LiveReport) -> Starlette:
+def build_app(page: LivePage) -> Starlette:
     """The application: one page at `/`, for GET and HEAD; `If-None-Match` is answered with 304."""
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
@@ -126,13 +132,13 @@ def build_app(report: LiveReport) -> Starlette:
     from starlette.responses import Response
     from starlette.routing import Route
 
-    # Not async: Starlette calls it in a thread, for a page takes time to make.
+    # Not async, so that Starlette calls it in a thread: a page takes time to make.
     def show(request: Request) -> Response:
-        page = report.refresh()
-        headers = {"ETag": page.version}
-        if request.headers.get("If-None-Match") == page.version:
+        now = page.refresh()
+        headers = {"ETag": now.version}
+        if request.headers.get("If-None-Match") == now.version:
             return Response(status_code=304, headers=headers)
-        return Response(page.content, media_type="text/html", headers=headers)
+        return Response(now.content, media_type="text/html", headers=headers)
 
     headers = {
         "Content-Security-Policy": (
@@ -169,7 +175,7 @@ class _AddHeaders:
 
 
 def _read(file: ExperimentFile, before: _Reading | None) -> _Reading | None:
-    """What is in a file; None where it is gone, or is no file."""
+    """The content of a file; None if it is gone, or not a regular file."""
     try:
         status = file.path.stat()
     except FileNotFoundError:
@@ -189,7 +195,8 @@ def _is_below(path: Path, root: str) -> bool:
     return os.path.realpath(path).startswith(root + os.sep)
 
 
-def _listen(port: int) -> socket.socket:
+def listen(port: int) -> socket.socket:
+    """A socket of this machine alone. Raises UserError if the port cannot be used."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -3,98 +3,24 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from functools import partial
 
 from ck_mlperf.commands.parser import Parser, find_local_repository
+from ck_mlperf.explore.options import (
+    CLUSTER_OPTIONS,
+    ENVIRONMENT_OPTION,
+    FILE_OPTION,
+    SEARCH_OPTIONS,
+    Option,
+)
+from ck_mlperf.explore.sweep import SWEEP_OPTIONS
 
 SUMMARY = "run a sweep of recorded benchmarks, or search for the largest load that is VALID"
 
 _DESCRIPTION = """\
 Run a sweep: each combination of the values is a recorded benchmark, repeated. With --find=max,
 search for the largest load that is VALID. The same command continues what was stopped."""
-
-_SWEEP = {
-    "scenario": (
-        "NAME,...",
-        "SingleStream, MultiStream, Server, Offline (default: SingleStream)",
-    ),
-    "batch": (
-        "N,...",
-        "the most samples that the engine gets at once: 1,2,3 or 1..8 or 8..32:8 or 1..64:x2 or "
-        "1,2,4..64 (default: 32, in SingleStream 1)",
-    ),
-    "samples_per_query": ("N,...", "MultiStream only (default: the batch)"),
-    "qps": (
-        "RATE,...",
-        "queries per second that are sent, Server only (default: half of what is measured before "
-        "the test)",
-    ),
-    "model": (
-        "TAGS,...",
-        "tags of models, several of one model joined with +: digits,resnet50+random "
-        "(default: digits)",
-    ),
-    "precision": ("NAME,...", "fp32, tf32, fp16, int8 (default: as the model's file is)"),
-    "engine": ("NAME,...", "onnx, onnx-cuda, tensorrt (default: onnx)"),
-    "weights": (
-        "TAG,...",
-        "all tags of the model to run, in place of --model, --precision and --engine "
-        "(default: by these)",
-    ),
-    "repetitions": (
-        "N",
-        "performance runs of each point; in a search, how often a load is VALID before it is the "
-        "answer (default: 3; a search in SingleStream: 6)",
-    ),
-    "accuracy": (
-        "yes|no",
-        "whether each file that is run has its accuracy measured, once (default: yes)",
-    ),
-    "count": ("N", "CK_LOADGEN_COUNT_OVERRIDE of performance runs (default: none)"),
-    "duration": ("SECONDS", "CK_LOADGEN_DURATION of performance runs (default: user.conf's, 10)"),
-    "env.NAME": ("VALUE", "any other variable of `ck run`, for all runs: --env.CK_VERBOSE=yes"),
-    "program": (
-        "NAME",
-        "the CK program (default: image-classification-tensorrt-loadgen-py)",
-    ),
-    "name": ("NAME", "of the experiment (default: explore.MODEL, or find.MODEL.SCENARIO)"),
-    "file": (
-        "FILE.yaml",
-        "read these options, without the dashes, from a file; the command line takes precedence "
-        "(default: none)",
-    ),
-}
-_SEARCH = {
-    "find": (
-        "max",
-        "search for the largest load that is VALID: the rate of Server, the samples per query of "
-        "MultiStream, the batch of Offline (default: a sweep)",
-    ),
-    "rules": (
-        "SET",
-        "who judges: loadgen, or a set of rules.json (default: loadgen, in MultiStream v0.5)",
-    ),
-    "resolution": (
-        "SHARE",
-        "the smallest step, as a share of the load (default: 0.02 in Server, else whole numbers)",
-    ),
-    "limit": ("N", "the highest whole number to try (default: 4096)"),
-    "start": (
-        "LOAD",
-        "the load to begin with (default: Server half of what is measured, MultiStream 8, "
-        "Offline --limit)",
-    ),
-    "max_runs": ("N", "the most runs (default: 60)"),
-}
-_CLUSTER = {
-    "cluster": (
-        "WHERE",
-        "spread the runs over Dask's workers: tcp://HOST:PORT, slurm or ssh:FILE "
-        "(default: this machine)",
-    ),
-    "jobs": ("N", "Slurm jobs, a worker each (default: 1)"),
-    "remote_python": ("PATH", "the interpreter on the hosts of ssh: (default: this one's path)"),
-}
 
 
 def make_parser() -> Parser:
@@ -109,14 +35,18 @@ def make_parser() -> Parser:
         argument_default=argparse.SUPPRESS,
     )
     for title, options in (
-        ("what is run", _SWEEP),
-        ("a search", _SEARCH),
-        ("where it runs", _CLUSTER),
+        ("what is run", (*SWEEP_OPTIONS, ENVIRONMENT_OPTION, FILE_OPTION)),
+        ("a search", SEARCH_OPTIONS),
+        ("where it runs", CLUSTER_OPTIONS),
     ):
         group = parser.add_argument_group(title)
-        for name, (metavar, help) in options.items():
-            action = "append" if name == "env.NAME" else "store"
-            group.add_argument(f"--{name}", action=action, metavar=metavar, help=help)
+        for option in options:
+            group.add_argument(
+                f"--{option.name}",
+                action="append" if option is ENVIRONMENT_OPTION else "store",
+                metavar=option.metavar,
+                help=option.full_help.replace("%", "%%"),
+            )
     parser.add_flag("--dry_run", "print the commands of the runs, run nothing")
     parser.add_flag("--retry_failed", "run again what failed before")
     return parser
@@ -139,12 +69,11 @@ def main(arguments: argparse.Namespace) -> int:
     from ck_mlperf.explore.session import explore, hear_signals, open_executor
 
     hear_signals()
-    given = vars(arguments)
-    options = {name: given[name] for name in (*_SWEEP, *_SEARCH) if name in given}
-    for pair in options.pop("env.NAME", []):
+    options = _take(arguments, (*SWEEP_OPTIONS, FILE_OPTION, *SEARCH_OPTIONS))
+    for pair in getattr(arguments, ENVIRONMENT_OPTION.name, []):
         variable, _, value = pair.partition("=")
         options[f"env.{variable}"] = value
-    cluster = {name: given[name] for name in _CLUSTER if name in given}
+    cluster = _take(arguments, CLUSTER_OPTIONS)
     return explore(
         options,
         find_local_repository(),
@@ -152,3 +81,9 @@ def main(arguments: argparse.Namespace) -> int:
         arguments.dry_run,
         arguments.retry_failed,
     )
+
+
+def _take(arguments: argparse.Namespace, options: Iterable[Option]) -> dict[str, str]:
+    """Those of the options that were given."""
+    given = vars(arguments)
+    return {option.name: given[option.name] for option in options if option.name in given}

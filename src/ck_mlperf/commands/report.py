@@ -28,9 +28,9 @@ def make_parser() -> Parser:
         type=Path,
         default=Path("report.html"),
         metavar="FILE",
-        help="where the page is written; an older report is replaced (default: %(default)s)",
+        help="where the page is written; an older page is replaced (default: %(default)s)",
     )
-    parser.add_flag("--force", "replace a file that is no report, too")
+    parser.add_flag("--force", "replace any file")
     parser.add_argument(
         "--plots",
         type=Path,
@@ -51,7 +51,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Write the report, and the plots where they are asked for."""
     from ck_mlperf.analyze import curves
     from ck_mlperf.analyze.experiments import read_runs
-    from ck_mlperf.analyze.report import build_page, count, refuse_to_replace
+    from ck_mlperf.analyze.page import build_page, count, refuse_to_replace
     from ck_mlperf.analyze.runs import group_points
     from ck_mlperf.common.files import write_file
 

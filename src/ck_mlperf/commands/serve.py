@@ -1,4 +1,4 @@
-"""`ck serve loadgen`: the report live, over a folder of experiments that a sweep adds to."""
+"""`ck serve loadgen`: the page, kept up to date while a sweep adds to the experiments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SUMMARY = "show the page of `report`, live, in a browser on this machine"
 
 def make_parser() -> Parser:
     parser = Parser(
-        "Serve the report of the recorded runs to this machine, always up to date, until Ctrl-C.",
+        "Serve the page of the recorded runs to this machine, always up to date, until Ctrl-C.",
         ["", "explore.digits", '"explore.*" --port=0'],
         usage="[EXPERIMENT ...] [--OPTION=VALUE ...]",
     )
@@ -32,10 +32,10 @@ def list_libraries(arguments: argparse.Namespace) -> list[str]:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Serve the report on this machine alone, until Ctrl-C."""
-    from ck_mlperf.analyze.serve import LiveReport, serve
+    """Serve the page on this machine alone, until Ctrl-C."""
+    from ck_mlperf.analyze.serve import LivePage, serve
 
-    serve(LiveReport(list_repositories(arguments), arguments.patterns), arguments.port)
+    serve(LivePage(list_repositories(arguments), arguments.patterns), arguments.port)
     return 0
 
 

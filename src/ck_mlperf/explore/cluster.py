@@ -1,9 +1,9 @@
-"""Carry out planned runs on Dask's workers, and keep what they recorded in the caller's entry.
+"""Carry out scheduled runs on Dask's workers, and store what they record in the caller's entry.
 
-A worker offers the resource GPU, one for each GPU that it stands for (on machines without any, for
-the machine): a run takes one. A run whose worker dies is run again by another one, and only that:
-no run is given to a worker that has one already. What a worker sends is written under a name that
-follows from the run's, so that a run that was finished twice is there once.
+A worker offers the resource GPU, one per GPU that it stands for (without GPUs, one for the
+machine); a run takes one. If a worker dies, another one repeats its run, and that run alone: no
+worker gets a run while it has one. What a worker sends is written under a name derived from the
+run's, so a run that was finished twice is recorded once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -32,7 +32,7 @@ import ck_mlperf_remote
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.files import write_file
 from ck_mlperf.explore.entry import Entry
-from ck_mlperf.explore.runs import Failure, Outcome, PlannedRun, Watcher
+from ck_mlperf.explore.runs import Failure, Outcome, ScheduledRun, Watcher, make_failure
 from ck_mlperf.explore.worker import make_request
 
 RESOURCE = "GPU"
@@ -40,11 +40,10 @@ SLURM, SSH = "slurm", "ssh:"
 SYNTAX = "want tcp://HOST:PORT of a running scheduler, slurm, or ssh:FILE with a host a line"
 
 _REMOTE = Path(ck_mlperf_remote.__file__).resolve()
-# Nobody else's business; and the usual port may be taken.
+# The dashboard is for this machine alone, and its usual port may be taken.
 _SCHEDULER = {"dashboard_address": "127.0.0.1:0"}
-# The longest that a run in flight is waited for after Ctrl-C.
+# How long to wait for the runs in flight after Ctrl-C.
 _GRACE_S = 20.0
-_CONNECT_S = 10
 _REGISTER_S = 60
 _POLL_S = 1.0
 _DASK_CONFIG = "~/.config/dask/jobqueue.yaml"
@@ -55,12 +54,15 @@ _VARIABLE = re.compile(r"([A-Z_][A-Z0-9_]*)=([\w./:,+@%-]*)", re.ASCII)
 
 
 @contextlib.contextmanager
-def connect(cluster: str, jobs: int = 1, python: str | None = None) -> Iterator[distributed.Client]:
-    """A client of a cluster that was checked; a cluster that is made for it ends with it.
+def connect(
+    cluster: str, jobs: int = 1, python: str | None = None, timeout_s: float = 10
+) -> Iterator[distributed.Client]:
+    """A client of a checked cluster; a cluster that is started for it ends with it.
 
     cluster: as SYNTAX says. jobs: Slurm jobs, one worker each. python: the interpreter on the
-    machines that ssh: names, None: as here. Raises UserError where there is no such cluster, or
-    where a worker that is there cannot carry out this repository's runs.
+    machines that ssh: names, None: as here. timeout_s: for the scheduler to answer. Raises
+    UserError if there is no such cluster, or if one of its workers cannot carry out this
+    repository's runs.
     """
     with contextlib.ExitStack() as made:
         address: Any = cluster
@@ -71,20 +73,20 @@ def connect(cluster: str, jobs: int = 1, python: str | None = None) -> Iterator[
         elif not re.fullmatch(r"(tcp|tls)://\S+:\d+", cluster):
             raise UserError(f"--cluster={cluster}: {SYNTAX}")
         try:
-            client = made.enter_context(distributed.Client(address, timeout=_CONNECT_S))
+            client = made.enter_context(distributed.Client(address, timeout=timeout_s))
         except (OSError, distributed.TimeoutError) as error:
             raise UserError(
-                f"--cluster={cluster}: no scheduler answers there within {_CONNECT_S} s ({error}). "
-                "Start one: dask scheduler"
+                f"--cluster={cluster}: no scheduler answers there within {timeout_s:g} s "
+                f"({error}). Start one: dask scheduler"
             ) from error
         if cluster.startswith(SSH):
-            _wait_for_workers(client, len(address.worker_spec))
+            wait_for_workers(client, len(address.worker_spec))
         _check(client, waits=cluster == SLURM)
         yield client
 
 
 def make_slurm_cluster(jobs: int) -> Any:
-    """A dask_jobqueue.SLURMCluster of `jobs` jobs, as Dask's own configuration describes them."""
+    """A dask_jobqueue.SLURMCluster of `jobs` jobs, described by Dask's own configuration."""
     from dask_jobqueue import SLURMCluster
 
     if shutil.which("sbatch") is None:
@@ -95,7 +97,7 @@ def make_slurm_cluster(jobs: int) -> Any:
     missing = [key for key in ("cores", "memory") if described[key] is None]
     if missing:
         raise UserError(
-            f"--cluster={SLURM}: Dask does not know what a job is to have: want {missing[0]}: in "
+            f"--cluster={SLURM}: Dask does not know what to ask for a job: want {missing[0]}: in "
             f"{_DASK_CONFIG}, under jobqueue: slurm: (there also memory, queue, account, walltime, "
             "job-extra-directives: [--gres=gpu:1], ...)"
         )
@@ -134,9 +136,9 @@ def make_ssh_cluster(path: Path, python: str | None) -> Any:
     }
     try:
         return distributed.SpecCluster(workers, scheduler, name="explore")
-    except Exception as error:  # whatever SSH, the other Python or Dask has to say
+    except Exception as error:  # of SSH, the other Python or Dask
         raise UserError(
-            f"--cluster={SSH}{path}: no cluster came of it: {error!r}. Want `ssh HOST "
+            f"--cluster={SSH}{path}: the cluster did not start: {error!r}. Want `ssh HOST "
             f"{python or sys.executable} -m distributed.cli.dask_spec --version` to work for each "
             "host without a question; --remote_python=PATH names another interpreter"
         ) from error
@@ -153,7 +155,7 @@ def read_hosts(path: Path) -> list[tuple[str, dict[str, str]]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no text: {error}") from error
+        raise UserError(f"{path} is not text: {error}") from error
     hosts = []
     for number, line in enumerate(lines, 1):
         words = line.partition("#")[0].split()
@@ -173,26 +175,26 @@ def read_hosts(path: Path) -> list[tuple[str, dict[str, str]]]:
             )
         hosts.append((words[0], variables))
     if not hosts:
-        raise UserError(f"{path}: no host in it")
+        raise UserError(f"{path} names no host")
     return hosts
 
 
-def _wait_for_workers(client: distributed.Client, count: int) -> None:
-    """Wait for workers that were started, which the scheduler hears of a moment later."""
+def wait_for_workers(client: distributed.Client, count: int) -> None:
+    """Wait until the workers that were started have registered with the scheduler."""
     try:
         client.wait_for_workers(count, timeout=_REGISTER_S)
     except distributed.TimeoutError as error:
         there = len(client.scheduler_info()["workers"])
         raise UserError(
-            f"{there} of {count} workers came within {_REGISTER_S} s of their start: can their "
-            "machines reach the first one of the file, where the scheduler is?"
+            f"{there} of {count} workers registered within {_REGISTER_S} s: can their machines "
+            "reach the first one of the file, where the scheduler runs?"
         ) from error
 
 
 def _check(client: distributed.Client, waits: bool) -> None:
-    """Refuse a cluster of which a worker is another version, or which has none for us.
+    """Refuse a cluster if a worker has another version, or if no worker takes runs.
 
-    waits: whether it is no wonder that none is there yet.
+    waits: whether workers may still be starting.
     """
     versions = client.get_versions()
     ours = versions["client"]["host"]["python"].split(".")[:2]
@@ -225,36 +227,45 @@ def _count_slots(client: distributed.Client) -> int:
 
 
 class ClusterExecutor:
-    """Runs `ck benchmark` on a cluster's workers. entry: where what they recorded is kept."""
+    """Runs `ck benchmark` on a cluster's workers. entry: stores what they record.
 
-    def __init__(self, client: distributed.Client, entry: Entry) -> None:
+    wait: returns the futures that are done, of some that are in flight; after a while none.
+    """
+
+    def __init__(
+        self,
+        client: distributed.Client,
+        entry: Entry,
+        wait: Callable[[Sequence[Any]], list[Any]] | None = None,
+    ) -> None:
         self._client = client
         self._entry = entry
+        self._wait = wait or _wait_for_some
 
-    def run(self, runs: Sequence[PlannedRun], watcher: Watcher) -> None:
+    def run(self, runs: Sequence[ScheduledRun], watcher: Watcher) -> None:
         """See `Executor`. Raises UserError where a worker refuses or the scheduler is lost."""
         stop = distributed.Event(f"explore-{uuid.uuid4().hex}", client=self._client)
         left = deque(runs)
-        in_flight: dict[Any, PlannedRun] = {}
+        in_flight: dict[Any, ScheduledRun] = {}
         try:
             while left or in_flight:
                 for _ in range(min(len(left), _count_slots(self._client) - len(in_flight))):
                     run = left.popleft()
                     in_flight[self._submit(run, stop.name)] = run
                     watcher.started(run)
-                for future in _wait_for_some(list(in_flight)):
+                for future in self._wait(list(in_flight)):
                     run = in_flight.pop(future)
                     watcher.ended(self._conclude(run, future))
         except (OSError, CancelledError) as error:
             raise UserError(
-                f"the scheduler was lost ({error!r}). What was finished is there; the same command "
-                "continues"
+                f"the scheduler was lost ({error!r}). What was finished is recorded; the same "
+                "command continues"
             ) from error
         except BaseException:
             self._end(stop, list(in_flight))
             raise
 
-    def _submit(self, run: PlannedRun, stop: str) -> Any:
+    def _submit(self, run: ScheduledRun, stop: str) -> Any:
         return self._client.submit(
             ck_mlperf_remote.work,
             make_request(run),
@@ -264,11 +275,13 @@ class ClusterExecutor:
             pure=False,
         )
 
-    def _conclude(self, run: PlannedRun, future: Any) -> Outcome:
+    def _conclude(self, run: ScheduledRun, future: Any) -> Outcome:
         try:
             reply = json.loads(future.result())
         except KilledWorker as error:
-            return self._fail_without_word(run, str(error))
+            self._entry.log_path(run.id).write_text(f"{error}\n")
+            said = f"every worker that ran it died: {error}"
+            return make_failure(run, datetime.now(timezone.utc), 0, 1, said)
         except RuntimeError as error:
             reply = {"refused": str(error)}
         if "refused" in reply:
@@ -283,33 +296,18 @@ class ClusterExecutor:
             raise UserError(f"{reply['host']} sent no record of {run.description}")
         return Outcome(run, reply["wall_s"], record=record)
 
-    def _keep(self, run: PlannedRun, files: Mapping[str, str]) -> None:
-        """Write the files of the run's point, what CK lists it by last."""
+    def _keep(self, run: ScheduledRun, files: Mapping[str, str]) -> None:
+        """Write the files of the run's point; last the one by which CK lists it."""
         point = hashlib.sha256(run.id.encode()).hexdigest()[:16]
         for name in sorted(files, key=lambda name: name.endswith(".0001.json")):
             if not _FILE.fullmatch(name):
-                raise UserError(f"a worker sent a file {name!r}, which is none of a point")
+                raise UserError(f"a worker sent a file {name!r}, which does not belong to a point")
             path = self._entry.folder / re.sub("^ckp-.{16}", f"ckp-{point}", name)
             if name != "pipeline.json" or not path.exists():
                 write_file(path, files[name])
 
-    def _fail_without_word(self, run: PlannedRun, error: str) -> Outcome:
-        self._entry.log_path(run.id).write_text(error + "\n")
-        failure = Failure(
-            explore_run=run.id,
-            start=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            wall_s=0,
-            exit_code=1,
-            error=f"every worker that ran it died: {error}",
-            program=run.program,
-            environment=run.environment,
-            weights=run.point.weights,
-            command=run.argv,
-        )
-        return Outcome(run, 0, failure=failure)
-
     def _end(self, stop: distributed.Event, futures: list[Any]) -> None:
-        """End the runs in flight, and wait for that."""
+        """End the runs in flight, and wait for their end."""
         with contextlib.suppress(OSError, CancelledError):
             stop.set()
             end = time.monotonic() + _GRACE_S
@@ -317,8 +315,7 @@ class ClusterExecutor:
                 time.sleep(0.1)
 
 
-def _wait_for_some(futures: list[Any]) -> list[Any]:
-    """The futures that are done; after a while none."""
+def _wait_for_some(futures: Sequence[Any]) -> list[Any]:
     if not futures:
         time.sleep(_POLL_S)
         return []

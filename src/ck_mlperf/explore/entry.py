@@ -1,6 +1,6 @@
-"""The CK experiment entry of a sweep: its definition, what is recorded in it, what failed.
+"""The CK experiment entry of a sweep: its definition, the recorded runs, the failed ones.
 
-The entry is the only state that a sweep has. Whoever changes it holds the lock (`hold_lock`).
+The entry is the only state of a sweep. A process that changes it holds the lock (`hold_lock`).
 """
 
 from __future__ import annotations
@@ -39,16 +39,15 @@ class Entry:
         self._wall_s: dict[str, float] = {}
 
     def check(self, definition: Mapping[str, Any]) -> None:
-        """Raise UserError if the entry holds something else than a sweep so defined."""
+        """Raise UserError if the entry holds anything but the sweep of this definition."""
         path = self.folder / DEFINITION
-        way_out = "Give another --name=, or what it was before"
         if path.exists():
             differences = _compare(_read_json(path), definition)
             if differences:
                 raise UserError(
                     f"experiment {self.name} is another sweep:\n  "
                     + "\n  ".join(differences)
-                    + f"\n{way_out}"
+                    + "\nGive another --name=, or the old values"
                 )
         elif any(self.folder.glob("ckp-*")):
             raise UserError(
@@ -57,7 +56,7 @@ class Entry:
             )
 
     def make(self, definition: Mapping[str, Any], tags: Sequence[str]) -> None:
-        """Make sure that the entry is there, with its definition. Raises UserError, as `check`."""
+        """Make the entry with its definition, unless it exists. Raises UserError, as `check`."""
         self.check(definition)
         if not (self.folder / DEFINITION).exists():
             if not self._is_known_to_ck():
@@ -66,9 +65,9 @@ class Entry:
             write_file(self.folder / DEFINITION, json.dumps(definition, indent=2) + "\n")
 
     def list_recorded(self) -> dict[str, float]:
-        """The duration of the test in seconds of each run that is recorded, by the run's name.
+        """The duration of the test in seconds of each recorded run, by the run's id.
 
-        Reads the files that came since the last call.
+        Reads only the files that are new since the last call.
         """
         for path in sorted(self.folder.glob("ckp-*.[0-9][0-9][0-9][0-9].json")):
             if path in self._read:
@@ -80,23 +79,23 @@ class Entry:
         return dict(self._wall_s)
 
     def read_record(self, run: str) -> dict[str, Any] | None:
-        """The record of a run; None: there is none."""
+        """The record of a run, or None."""
         self.list_recorded()
         path = self._paths.get(run)
         return None if path is None else dict(_list_records(path))[run]
 
     def read_failures(self) -> dict[str, dict[str, Any]]:
-        """What is known of the runs that failed, by their names."""
+        """The failures, by the runs' ids."""
         failures = {}
         for path in sorted(self.folder.glob("failed-*.json")):
             failure = _read_json(path)
             if not (isinstance(failure, dict) and isinstance(failure.get("error"), str)):
-                raise UserError(f"{path} says nothing of a failed run. Move it elsewhere")
+                raise UserError(f"{path} does not describe a failed run. Move it elsewhere")
             failures[path.stem.removeprefix("failed-")] = failure
         return failures
 
     def settle(self, outcome: Outcome) -> None:
-        """Write a failure down; remove what is known of one where there is a record now."""
+        """Store a failure; remove an earlier one if there is a record now."""
         path = self.folder / f"failed-{outcome.run.id}.json"
         if outcome.failure is not None:
             write_file(path, outcome.failure.to_json())
@@ -105,7 +104,7 @@ class Entry:
             path.unlink(missing_ok=True)
 
     def log_path(self, run: str) -> Path:
-        """Where all that a failed run printed is kept."""
+        """The file with the output of a failed run."""
         return self.folder / f"failed-{run}.log"
 
     def _is_known_to_ck(self) -> bool:
@@ -116,7 +115,7 @@ class Entry:
         return isinstance(meta, dict)
 
     def _remove_half_made(self) -> None:
-        """Remove what an addition left that was killed: CK neither adds nor removes it then."""
+        """Remove what a killed addition left: CK can neither add nor remove such an entry."""
         aliases = self.folder.parent / ".cm"
         alias = aliases / f"alias-a-{self.name}"
         with contextlib.suppress(FileNotFoundError):
@@ -141,15 +140,15 @@ class Entry:
 def hold_lock(repository: Path) -> contextlib.AbstractContextManager[int]:
     """Hold the lock of CK's local repository, for one sweep at a time. Yields its descriptor.
 
-    A process that inherits the descriptor holds the lock as well: a benchmark that outlives its
-    sweep is waited for, since two at the same time would disturb one another.
+    A process that inherits the descriptor holds the lock as well: the next sweep waits for a
+    benchmark that outlives its own, since two at the same time would disturb each other.
     """
     path = repository / LOCK
 
     def announce_wait(holder: str) -> None:
         print(
             f"waiting: a sweep (process {holder}) or a benchmark that it started is still "
-            f"running on this machine, and two would disturb one another ({path})",
+            f"running on this machine, and two would disturb each other ({path})",
             file=sys.stderr,
             flush=True,
         )
@@ -158,7 +157,7 @@ def hold_lock(repository: Path) -> contextlib.AbstractContextManager[int]:
 
 
 def find_ck() -> str:
-    """The `ck` command: the one beside this Python, else the first on PATH."""
+    """The `ck` command: the one beside this Python, else the first on PATH. Raises UserError."""
     beside = Path(sys.executable).parent / "ck"
     found = str(beside) if os.access(beside, os.X_OK) else shutil.which("ck")
     if found is None:
@@ -170,7 +169,7 @@ def find_ck() -> str:
 
 
 def _list_records(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The records in a point's file that carry the name of a run, with it."""
+    """(id of the run, record) of each record in a point's file that has an id."""
     try:
         records = [part["run"] for part in _read_json(path)["characteristics_list"]]
         named = [(record["settings"]["ours"].get(EXPLORE_RUN), record) for record in records]
@@ -179,7 +178,7 @@ def _list_records(path: Path) -> list[tuple[str, dict[str, Any]]]:
             float(record["timing"]["wall_s"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{path} is no record of this program ({error!r}). Move it elsewhere"
+            f"{path} is not a record of this program ({error!r}). Move it elsewhere"
         ) from error
     return found
 
@@ -189,7 +188,7 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except ValueError as error:
         raise UserError(
-            f"{path} is no JSON: {error}. Move it elsewhere, and what it held is done again"
+            f"{path} is not JSON: {error}. Move it elsewhere, and its runs are repeated"
         ) from error
 
 

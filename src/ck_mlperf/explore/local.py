@@ -1,4 +1,4 @@
-"""Run planned runs on this machine, one after the other."""
+"""Carry out scheduled runs on this machine, one after the other."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from datetime import datetime, timezone
 from typing import IO
 
 from ck_mlperf.explore.entry import Entry, find_ck
-from ck_mlperf.explore.runs import Failure, Outcome, PlannedRun, Watcher
+from ck_mlperf.explore.runs import Outcome, ScheduledRun, Watcher, make_failure
 
-# How long a benchmark has, after Ctrl-C, to end by itself.
-GRACE_S = 10.0
 _ERROR_BYTES = 100_000
 _ERROR_LINES = 20
 
@@ -25,23 +23,26 @@ _ERROR_LINES = 20
 class LocalExecutor:
     """Runs `ck benchmark` in a process group of its own, which Ctrl-C ends and `kill -9` does not.
 
-    entry: where the commands record. lock: a descriptor of `hold_lock`, which they inherit.
+    entry: where the commands record. lock: the descriptor of a lock, which they inherit: a
+    benchmark that outlives this process holds it. grace_s: how long a benchmark has, after Ctrl-C,
+    to end by itself.
     """
 
-    def __init__(self, entry: Entry, lock: int) -> None:
+    def __init__(self, entry: Entry, lock: int, grace_s: float = 10.0) -> None:
         self._entry = entry
         self._lock = lock
+        self._grace_s = grace_s
         self._ck = find_ck()
 
-    def run(self, runs: Sequence[PlannedRun], watcher: Watcher) -> None:
+    def run(self, runs: Sequence[ScheduledRun], watcher: Watcher) -> None:
         """See `Executor`."""
         for run in runs:
             watcher.started(run)
             watcher.ended(self._run_one(run))
 
-    def _run_one(self, run: PlannedRun) -> Outcome:
+    def _run_one(self, run: ScheduledRun) -> Outcome:
         start, began = datetime.now(timezone.utc), time.monotonic()
-        # Files without a name: nothing is left of them whatever ends this process.
+        # Files without a name: they are gone however this process ends.
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             process = subprocess.Popen(
                 [self._ck, *run.argv[1:]],
@@ -54,7 +55,7 @@ class LocalExecutor:
             try:
                 exit_code = process.wait()
             except BaseException:
-                _end(process)
+                _end(process, self._grace_s)
                 raise
             wall_s = time.monotonic() - began
             record = self._entry.read_record(run.id)
@@ -66,25 +67,11 @@ class LocalExecutor:
                     log.write(b"--- " + title + b"\n")
                     stream.seek(0)
                     shutil.copyfileobj(stream, log)
-        return Outcome(
-            run,
-            wall_s,
-            failure=Failure(
-                explore_run=run.id,
-                start=start.isoformat(timespec="seconds"),
-                wall_s=round(wall_s, 3),
-                exit_code=exit_code,
-                error=error,
-                program=run.program,
-                environment=run.environment,
-                weights=run.point.weights,
-                command=run.argv,
-            ),
-        )
+        return make_failure(run, start, wall_s, exit_code, error)
 
 
 def find_error(out: str, err: str, exit_code: int) -> str:
-    """What a `ck benchmark` that recorded nothing says is the reason.
+    """The reason that a `ck benchmark` without a record gives.
 
     The program and the hooks write `error: ...` to stderr, a defect leaves a traceback there; CK
     prints its own errors on stdout.
@@ -100,18 +87,20 @@ def find_error(out: str, err: str, exit_code: int) -> str:
     if lines:
         return "\n".join(lines[-_ERROR_LINES:])
     if exit_code < 0:
-        return f"ended by signal {-exit_code} ({_name_signal(-exit_code)}), without a word"
-    return f"`ck benchmark` ended with exit code {exit_code}, without a record and without a word"
+        return f"ended by signal {-exit_code} ({_name_signal(-exit_code)}), without a message"
+    return (
+        f"`ck benchmark` ended with exit code {exit_code}, without a record and without a message"
+    )
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process group: as Ctrl-C does, then for good."""
+def _end(process: subprocess.Popen[bytes], grace_s: float) -> None:
+    """End the process group: as Ctrl-C does, and after `grace_s` by SIGKILL."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGINT)
     try:
         # Ctrl-C again: no more waiting.
         with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
-            process.wait(GRACE_S)
+            process.wait(grace_s)
     finally:
         with contextlib.suppress(ProcessLookupError):  # what the command left behind, too
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Measure one point at a time, for who chooses the next by what came of the last."""
+"""Measure one configuration at a time, for callers that choose the next by the last result."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.explore.entry import Entry
-from ck_mlperf.explore.runs import Executor, Outcome, PlannedRun, Point
+from ck_mlperf.explore.runs import Configuration, Executor, Outcome, ScheduledRun
 from ck_mlperf.explore.sweep import Sweep
 
 
 class RunFailedError(UserError):
-    """A run left no record. The message says which, why, and where all that it printed is."""
+    """A run left no record. The message says which, why, and where its output is."""
 
 
 @dataclass
 class Measurer:
-    """Runs points of a sweep's program under its settings, each once.
+    """Runs configurations with a sweep's program and settings, each repetition once.
 
     sweep: its program, environment, count, duration and name; its axes do not matter here. What
     the entry has already is not run again; a run that failed before is, if `retry_failed`.
@@ -29,11 +29,11 @@ class Measurer:
     executor: Executor
     retry_failed: bool = False
     outcomes: list[Outcome] = field(default_factory=list)
-    """Of the runs that were not there already."""
+    """Of the runs that the entry did not have."""
 
-    def measure(self, point: Point, repetition: int) -> Mapping[str, Any]:
-        """The record of a repetition (from 1) of a point. Raises RunFailedError."""
-        run = self.sweep.plan(point, repetition)
+    def measure(self, configuration: Configuration, repetition: int) -> Mapping[str, Any]:
+        """The record of a repetition (from 1). Raises RunFailedError."""
+        run = self.sweep.schedule(configuration, repetition)
         record = self.entry.read_record(run.id)
         if record is not None:
             return record
@@ -45,11 +45,11 @@ class Measurer:
                 return outcome.record
             failure = self.entry.read_failures()[run.id]
         raise RunFailedError(
-            f"{run.description}: {failure['error']}\nAll that it printed: "
+            f"{run.description}: {failure['error']}\nIts output: "
             f"{self.entry.log_path(run.id)}. --retry_failed tries it again"
         )
 
-    def started(self, run: PlannedRun) -> None:
+    def started(self, run: ScheduledRun) -> None:
         """See `Watcher`."""
 
     def ended(self, outcome: Outcome) -> None:

@@ -1,4 +1,4 @@
-"""Tell how runs go on: a bar on a terminal, a line a run elsewhere; and keep their failures."""
+"""Show the progress of runs: a bar on a terminal, a line per run elsewhere."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from rich.progress import (
 from rich.text import Text
 
 from ck_mlperf.explore.entry import Entry
-from ck_mlperf.explore.plan import Estimate, format_duration
-from ck_mlperf.explore.runs import ACCURACY, Outcome, PlannedRun
+from ck_mlperf.explore.runs import ACCURACY, Outcome, ScheduledRun
+from ck_mlperf.explore.schedule import Estimate, format_duration
 
 
 class ProgressWatcher:
     """A `Watcher` that prints, learns how long runs take, and writes failures into the entry.
 
-    runs: what is to be run. A context manager: the bar is drawn inside it.
+    runs: those to do. A context manager: the bar is shown inside it.
     """
 
     def __init__(
-        self, console: Console, entry: Entry, runs: Sequence[PlannedRun], estimate: Estimate
+        self, console: Console, entry: Entry, runs: Sequence[ScheduledRun], estimate: Estimate
     ) -> None:
         self._console = console
         self._entry = entry
         self._open = {run.id: run for run in runs}
         self._total = len(runs)
         self._estimate = estimate
-        self._running: list[PlannedRun] = []
+        self._running: list[ScheduledRun] = []
         self._at_once = 1
         self._left_s, self._left_at = 0.0, time.monotonic()
         self._progress = Progress(
@@ -63,13 +63,13 @@ class ProgressWatcher:
     ) -> None:
         self._progress.stop()
 
-    def started(self, run: PlannedRun) -> None:
-        """Show what runs."""
+    def started(self, run: ScheduledRun) -> None:
+        """Show the run."""
         self._running.append(run)
         self._draw()
 
     def ended(self, outcome: Outcome) -> None:
-        """Print what came of the run, and keep it if that is a failure."""
+        """Print the outcome, and store it if it is a failure."""
         run = outcome.run
         self._running.remove(run)
         del self._open[run.id]
@@ -86,7 +86,7 @@ class ProgressWatcher:
         )
 
     def describe_left(self) -> str:
-        """How long it will still take, in words."""
+        """The time left, in words."""
         if not self._open:
             return "done"
         left_s = max(0.0, self._left_s - (time.monotonic() - self._left_at))
@@ -114,7 +114,7 @@ class _LeftColumn(ProgressColumn):
 
 
 def describe_outcome(outcome: Outcome) -> str:
-    """The result in a few words: rate and LoadGen's verdict, accuracy, or the error."""
+    """The outcome in a few words: rate and LoadGen's verdict, accuracy, or the error."""
     if outcome.failure is not None:
         return f"FAILED: {outcome.failure.error.splitlines()[0]}"
     assert outcome.record is not None

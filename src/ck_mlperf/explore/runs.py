@@ -1,7 +1,8 @@
-"""What a sweep or a search runs, one `ck benchmark` each, and what came of it.
+"""What a sweep or a load search runs, one `ck benchmark` each, and the outcome.
 
-`Point` says what is measured, `PlannedRun` the command that measures it once, `Outcome` the record
-or the failure. An `Executor` carries out planned runs, on this machine (local.py) or on many.
+A `Configuration` is what is measured, a `ScheduledRun` the command that measures it once, an
+`Outcome` the record or the failure. An `Executor` carries out scheduled runs, on this machine
+(local.py) or on many (cluster.py).
 """
 
 from __future__ import annotations
@@ -10,7 +11,11 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any, Protocol
+
+from ck_mlperf.loadgen.engines.registry import ENGINES, PLAN
+from ck_mlperf.models.precisions import PRECISIONS
 
 FAILURE_FORMAT = 1
 EXPLORE_RUN = "CK_EXPLORE_RUN"
@@ -19,32 +24,37 @@ PERFORMANCE, ACCURACY = "PerformanceOnly", "AccuracyOnly"
 
 @dataclass(frozen=True)
 class Network:
-    """A model and what runs it."""
+    """A model and the engine that runs it."""
 
     model: str = "digits"
-    """The tags that tell the model from others, joined with commas."""
+    """The tags that identify the model, joined with commas."""
     precision: str | None = None
     """fp32, tf32, fp16 or int8; None: as the model's file is."""
     engine: str = "onnx"
-    """onnx (ONNX Runtime, CPU), onnx-cuda or tensorrt."""
+    """Its kind, as in loadgen.engines.registry."""
     weights: str | None = None
-    """The tags of the `weights` dep as they are, in place of the three above."""
+    """All tags of the `weights` dep, in place of the three above."""
 
     def tags(self, batch: int) -> str:
         """The tags with which a run of batches up to `batch` asks CK for the network."""
         if self.weights is not None:
             return self.weights
-        if self.engine == "tensorrt":
-            precision = self.precision or "fp32"
-            return f"model,tensorrt,{self.model},converted-from-onnx,{precision},maxbatch.{batch}"
-        tags = f"model,onnx,{self.model}"
-        if self.precision:
-            tags += f",converted-from-onnx,{self.precision}"
-        return tags + (",device.cuda" if self.engine == "onnx-cuda" else "")
+        engine = ENGINES[self.engine]
+        words = ["model", engine.model, self.model]
+        precision = self.precision
+        if engine.model == PLAN:
+            precision = precision or PRECISIONS[0]
+        if precision:
+            words += ["converted-from-onnx", precision]
+        if engine.model == PLAN:
+            words.append(f"maxbatch.{batch}")
+        if engine.tag:
+            words.append(engine.tag)
+        return ",".join(words)
 
     @property
     def has_accuracy(self) -> bool:
-        """Whether its weights were trained; the program refuses to measure random ones."""
+        """Whether its weights are trained; the program refuses to measure random ones."""
         return "random" not in self.tags(1).split(",")
 
     def __str__(self) -> str:
@@ -54,8 +64,8 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Point:
-    """A network under a load: what is measured, once or as often as asked."""
+class Configuration:
+    """A network and its load, to be measured once or several times."""
 
     network: Network
     scenario: str
@@ -69,7 +79,7 @@ class Point:
 
     @property
     def weights(self) -> str:
-        """Tags of the `weights` dep. Points that have them in common run the same file."""
+        """Tags of the `weights` dep. Configurations with the same tags run the same file."""
         return self.network.tags(self.batch)
 
     def __str__(self) -> str:
@@ -82,12 +92,12 @@ class Point:
 
 
 @dataclass(frozen=True)
-class PlannedRun:
+class ScheduledRun:
     """One `ck benchmark` that records into the sweep's experiment entry."""
 
     id: str
-    """A digest of the run's configuration, and `.rN`; the record carries it as CK_EXPLORE_RUN."""
-    point: Point
+    """A digest of what is run, and `.rN`; the record carries it as CK_EXPLORE_RUN."""
+    configuration: Configuration
     repetition: int
     """From 1."""
     mode: str
@@ -96,13 +106,13 @@ class PlannedRun:
     environment: Mapping[str, str]
     """The CK_ variables that the command sets, CK_EXPLORE_RUN among them."""
     argv: tuple[str, ...]
-    """The command; its first word is `ck`, by name, to be found where it is executed."""
+    """The command. Its first word is `ck`, which whoever executes it looks up."""
 
     @property
     def description(self) -> str:
-        """What it runs, in a few words."""
+        """The configuration and the repetition, in words."""
         what = "accuracy" if self.mode == ACCURACY else f"repetition {self.repetition}"
-        return f"{self.point}, {what}"
+        return f"{self.configuration}, {what}"
 
 
 @dataclass(frozen=True)
@@ -116,7 +126,7 @@ class Failure:
     exit_code: int
     """Negative: the signal that ended it."""
     error: str
-    """The program's own last words."""
+    """The program's own message."""
     program: str
     environment: Mapping[str, str]
     weights: str
@@ -129,9 +139,9 @@ class Failure:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: with a record, which is in the entry by then, or with a failure."""
+    """The end of a run: a record, which is in the entry by then, or a failure."""
 
-    run: PlannedRun
+    run: ScheduledRun
     wall_s: float
     """Of the whole command."""
     record: Mapping[str, Any] | None = None
@@ -139,57 +149,56 @@ class Outcome:
 
 
 class Watcher(Protocol):
-    """Who is told how runs go on."""
+    """What is told about the progress of runs."""
 
-    def started(self, run: PlannedRun) -> None:
+    def started(self, run: ScheduledRun) -> None:
         """The run's command was started."""
 
     def ended(self, outcome: Outcome) -> None:
-        """The run has ended; whoever listens keeps the failure, where there is one."""
+        """The run has ended. The watcher stores the failure, if there is one."""
 
 
 class Executor(Protocol):
-    """What carries out planned runs."""
+    """Carries out scheduled runs."""
 
-    def run(self, runs: Sequence[PlannedRun], watcher: Watcher) -> None:
-        """Carry out all runs, none twice. A failed run is an outcome, and the others go on.
+    def run(self, runs: Sequence[ScheduledRun], watcher: Watcher) -> None:
+        """Carry out all runs, each once. A failed run is an outcome, and the others go on.
 
-        On return each run was reported as ended, once. KeyboardInterrupt passes through, after
-        the runs in flight were ended; those are not reported and leave nothing that counts.
+        On return, each run was reported as ended, once. KeyboardInterrupt passes through after the
+        runs in flight were stopped; those are not reported and leave no record.
         """
 
 
-def plan_run(
-    point: Point,
+def schedule_run(
+    configuration: Configuration,
     repetition: int,
     mode: str,
     program: str,
     environment: Mapping[str, str],
     entry: str,
     tags: Sequence[str],
-) -> PlannedRun:
-    """The run of a point, with its id and command.
+) -> ScheduledRun:
+    """The run of a configuration, with its id and command.
 
-    environment: CK_ variables that hold for all points (count, duration, conf file...). entry: the
-    name of the experiment entry in CK's local repository, tags: the entry's.
+    environment: CK_ variables for all configurations (count, duration, conf file...). entry: the
+    name of the experiment entry in CK's local repository; tags: the entry's.
     """
     own = dict(environment)
     own |= {
         "CK_LOADGEN_MODE": mode,
-        "CK_LOADGEN_SCENARIO": point.scenario,
-        "CK_BATCH_SIZE": str(point.batch),
+        "CK_LOADGEN_SCENARIO": configuration.scenario,
+        "CK_BATCH_SIZE": str(configuration.batch),
     }
-    if point.samples_per_query is not None:
-        own["CK_LOADGEN_MULTISTREAMNESS"] = str(point.samples_per_query)
-    if point.target_qps is not None:
-        own["CK_LOADGEN_TARGET_QPS"] = f"{point.target_qps:.12g}"
-    configuration = json.dumps([program, point.weights, own], sort_keys=True)
-    digest = hashlib.sha256(configuration.encode()).hexdigest()[:12]
-    own[EXPLORE_RUN] = f"{digest}.r{repetition}"
+    if configuration.samples_per_query is not None:
+        own["CK_LOADGEN_MULTISTREAMNESS"] = str(configuration.samples_per_query)
+    if configuration.target_qps is not None:
+        own["CK_LOADGEN_TARGET_QPS"] = f"{configuration.target_qps:.12g}"
+    text = json.dumps([program, configuration.weights, own], sort_keys=True)
+    own[EXPLORE_RUN] = f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.r{repetition}"
     argv = ["ck", "benchmark", f"program:{program}", "--repetitions=1"]
     argv += [f"--env.{name}={own[name]}" for name in sorted(own)]
     argv += [
-        f"--dep_add_tags.weights={point.weights}",
+        f"--dep_add_tags.weights={configuration.weights}",
         "--record",
         "--record_repo=local",
         f"--record_uoa={entry}",
@@ -200,4 +209,24 @@ def plan_run(
         "--sleep=0",
         "--quiet",
     ]
-    return PlannedRun(own[EXPLORE_RUN], point, repetition, mode, program, own, tuple(argv))
+    return ScheduledRun(
+        own[EXPLORE_RUN], configuration, repetition, mode, program, own, tuple(argv)
+    )
+
+
+def make_failure(
+    run: ScheduledRun, start: datetime, wall_s: float, exit_code: int, error: str
+) -> Outcome:
+    """The outcome of a run that left no record. start: with its time zone, UTC."""
+    failure = Failure(
+        explore_run=run.id,
+        start=start.isoformat(timespec="seconds"),
+        wall_s=round(wall_s, 3),
+        exit_code=exit_code,
+        error=error,
+        program=run.program,
+        environment=run.environment,
+        weights=run.configuration.weights,
+        command=run.argv,
+    )
+    return Outcome(run, wall_s, failure=failure)

@@ -15,16 +15,19 @@ from rich.console import Console
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.explore.entry import Entry, hold_lock
-from ck_mlperf.explore.find import Search, read_search, run_search
 from ck_mlperf.explore.local import LocalExecutor
 from ck_mlperf.explore.measure import Measurer
-from ck_mlperf.explore.plan import Estimate, Plan, print_plan
+from ck_mlperf.explore.options import CLUSTER_OPTIONS, read_options
 from ck_mlperf.explore.progress import ProgressWatcher
-from ck_mlperf.explore.runs import Executor, PlannedRun
-from ck_mlperf.explore.sweep import TAGS, Sweep, read_integer, read_sweep
+from ck_mlperf.explore.runs import Executor, ScheduledRun
+from ck_mlperf.explore.schedule import Estimate, Schedule, print_schedule
+from ck_mlperf.explore.search.definition import Search, read_search
+from ck_mlperf.explore.search.probes import run_search
+from ck_mlperf.explore.sweep import TAGS, Sweep, read_sweep
+from ck_mlperf.loadgen.settings import raise_problems
 
 OpenExecutor = Callable[[Entry, int], AbstractContextManager[Executor]]
-"""Of an entry and a descriptor of its lock: what runs the runs."""
+"""Opens what carries out the runs. Takes their entry, and a descriptor of its lock."""
 
 
 def explore(
@@ -34,7 +37,7 @@ def explore(
     dry_run: bool = False,
     retry_failed: bool = False,
 ) -> int:
-    """Carry out the sweep, or with `find` among the options the search, that these ask for.
+    """Carry out the sweep that the options ask for; with `find` among them, the search.
 
     repository: CK's local one. dry_run: print the commands, and run nothing. Returns the exit code.
     """
@@ -44,18 +47,18 @@ def explore(
         entry = Entry(repository, search.sweep.name)
         if dry_run:
             entry.check(search.define())
-            print(shlex.join(search.sweep.plan(search.make_point(search.start), 1).argv))
+            print(shlex.join(search.sweep.schedule(search.configure(search.start), 1).argv))
             return 0
         with hold_lock(repository) as lock:
             entry.make(search.define(), TAGS)
             with open_executor(entry, lock) as executor:
                 measurer = Measurer(search.sweep, entry, executor, retry_failed)
-                return find_load(console, search, measurer)
+                return search_load(console, search, measurer)
     sweep = read_sweep(options)
     entry = Entry(repository, sweep.name)
     if dry_run:
         entry.check(sweep.define())
-        _, runs = show_plan(console, sweep, entry, retry_failed)
+        _, runs = show_schedule(console, sweep, entry, retry_failed)
         for run in runs:
             print(shlex.join(run.argv))
         return 0
@@ -64,7 +67,7 @@ def explore(
         return run_sweep(console, sweep, entry, open_executor(entry, lock), retry_failed)
 
 
-def find_load(console: Console, search: Search, measurer: Measurer) -> int:
+def search_load(console: Console, search: Search, measurer: Measurer) -> int:
     """Carry out a search. Returns the exit code: 1 if no load was found."""
     try:
         return run_search(console, search, measurer)
@@ -85,8 +88,9 @@ def open_executor(entry: Entry, lock: int, options: Mapping[str, str]) -> Iterat
             connect,
         )
 
-        jobs = read_integer([options.get("jobs", "1")], 1, 1000)
-        with connect(options["cluster"], jobs, options.get("remote_python")) as client:
+        values, problems = read_options(options, CLUSTER_OPTIONS)
+        raise_problems(problems)
+        with connect(values["cluster"], values["jobs"], values["remote_python"]) as client:
             yield ClusterExecutor(client, entry)
     elif options:
         raise UserError(f"{', '.join(options)}: means something with --cluster= only")
@@ -105,7 +109,7 @@ def run_sweep(
 
     executor: entered only where there is something to run.
     """
-    estimate, runs = show_plan(console, sweep, entry, retry_failed)
+    estimate, runs = show_schedule(console, sweep, entry, retry_failed)
     try:
         if runs:
             with (
@@ -114,50 +118,53 @@ def run_sweep(
             ):
                 opened.run(runs, watcher)
     except KeyboardInterrupt:
-        plan = make_plan(sweep, entry)
+        schedule = make_schedule(sweep, entry)
         print(
-            f"interrupted: {len(plan.done)} of {len(plan.runs)} runs are there, the one in flight "
-            "is lost. The same command continues",
+            f"interrupted: {len(schedule.done)} of {len(schedule.runs)} runs are recorded, the one "
+            "in flight is lost. The same command continues",
             file=sys.stderr,
         )
         return 130
     return report_end(console, sweep, entry)
 
 
-def make_plan(sweep: Sweep, entry: Entry) -> Plan:
+def make_schedule(sweep: Sweep, entry: Entry) -> Schedule:
     """The sweep's runs and what the entry has of them."""
     runs = sweep.list_runs()
     names = {run.id for run in runs}
     done = frozenset(entry.list_recorded()) & names
-    return Plan(runs, done, (frozenset(entry.read_failures()) & names) - done)
+    return Schedule(runs, done, (frozenset(entry.read_failures()) & names) - done)
 
 
-def show_plan(
+def show_schedule(
     console: Console, sweep: Sweep, entry: Entry, retry_failed: bool
-) -> tuple[Estimate, list[PlannedRun]]:
-    """Print the plan. Returns what is known of durations, and what is to be run."""
-    plan = make_plan(sweep, entry)
+) -> tuple[Estimate, list[ScheduledRun]]:
+    """Print the schedule. Returns what is known of durations, and the runs to do."""
+    schedule = make_schedule(sweep, entry)
     estimate = Estimate()
     for run, wall_s in entry.list_recorded().items():
         estimate.learn(run, wall_s)
-    runs = plan.list_open(retry_failed)
-    print_plan(console, plan, entry.name, sweep.list_notes(), estimate.estimate_s(runs), len(runs))
+    runs = schedule.list_open(retry_failed)
+    print_schedule(
+        console, schedule, entry.name, sweep.list_notes(), estimate.estimate_s(runs), len(runs)
+    )
     return estimate, runs
 
 
 def report_end(console: Console, sweep: Sweep, entry: Entry) -> int:
-    """Say what is there now, and which runs failed and why. Returns the exit code."""
-    plan = make_plan(sweep, entry)
+    """Print how many runs are recorded, and which failed and why. Returns the exit code."""
+    schedule = make_schedule(sweep, entry)
     failures = entry.read_failures()
-    failed = [run for run in plan.runs if run.id in plan.failed]
+    failed = [run for run in schedule.runs if run.id in schedule.failed]
     console.print(
-        f"{len(plan.done)} of {len(plan.runs)} runs are recorded in experiment {entry.name}",
+        f"{len(schedule.done)} of {len(schedule.runs)} runs are recorded in experiment "
+        f"{entry.name}",
         highlight=False,
     )
     for run in failed:
         print(
             f"failed: {run.description}: {failures[run.id]['error']}\n"
-            f"  all that it printed: {entry.log_path(run.id)}",
+            f"  its output: {entry.log_path(run.id)}",
             file=sys.stderr,
         )
     if failed:

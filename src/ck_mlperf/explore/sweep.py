@@ -1,39 +1,49 @@
-"""A sweep: which points, how often, under which settings; from the command line or a YAML file."""
+"""A sweep: which configurations, how often, under which settings."""
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.files import hash_file
-from ck_mlperf.explore.axes import parse_axis
+from ck_mlperf.explore.options import (
+    ENTRY_NAME,
+    list_options,
+    merge_file,
+    one,
+    option,
+    read_integers,
+    read_models,
+    read_options,
+    read_rates,
+    read_weights,
+    read_word,
+    several,
+    to_text,
+)
 from ck_mlperf.explore.runs import (
     ACCURACY,
     EXPLORE_RUN,
     PERFORMANCE,
+    Configuration,
     Network,
-    PlannedRun,
-    Point,
-    plan_run,
+    ScheduledRun,
+    schedule_run,
 )
-from ck_mlperf.loadgen.settings import DEFAULT_BATCH_SIZE, SCENARIOS, read_settings
+from ck_mlperf.loadgen.engines.registry import ENGINES
+from ck_mlperf.loadgen.setting_types import Choice, Flag, Integer
+from ck_mlperf.loadgen.settings import DEFAULT_BATCH_SIZE, SCENARIOS, raise_problems, read_settings
+from ck_mlperf.models.precisions import PRECISIONS
 
-DEFAULT_PROGRAM = "image-classification-tensorrt-loadgen-py"
-DEFAULT_REPETITIONS = 3
-PRECISIONS = ("fp32", "tf32", "fp16", "int8")
-ENGINES = ("onnx", "onnx-cuda", "tensorrt")
 MAX_RUNS = 10_000
 TAGS = ("explore", "loadgen")
 
-# Variables that an option sets; the rest is passed through from --env.NAME=VALUE.
+# Variables that an option sets; the others are passed through from --env.NAME=VALUE.
 OPTION_OF = {
     "CK_LOADGEN_SCENARIO": "--scenario=",
     "CK_LOADGEN_MODE": "--accuracy=yes|no",
@@ -46,49 +56,112 @@ OPTION_OF = {
 }
 CONF_FILE = "CK_LOADGEN_CONF_FILE"
 
-_NETWORK_OPTIONS = ("model", "precision", "engine")
-_OPTIONS = (
-    *("program", "scenario", "batch", "samples_per_query", "qps", *_NETWORK_OPTIONS, "weights"),
-    *("repetitions", "count", "duration", "accuracy", "name"),
-)
-_TAG = re.compile(r"[\w.+-]+(?:,[\w.+-]+)*", re.ASCII)
-# A name that is a folder's and that CK takes.
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,99}")
+# The kinds of engines that a run can ask for by tags.
+_ENGINES = tuple(kind for kind, engine in ENGINES.items() if engine.model)
+
 # CK writes values into a bash script, in double quotes at most.
 _PLAIN = re.compile(r"[\w./:,=+@%~ -]*")
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep measures. Each combination that means something is a point."""
+    """What a sweep measures. Each combination that has a meaning is a configuration."""
 
-    program: str = DEFAULT_PROGRAM
-    scenario: tuple[str, ...] = ("SingleStream",)
-    batch: tuple[int, ...] = ()
-    """The most samples that the engine gets at once. Empty: 32, and 1 in SingleStream."""
-    samples_per_query: tuple[int, ...] = ()
-    """MultiStream only. Empty: as many as the batch."""
-    qps: tuple[float, ...] = ()
-    """Server only: queries/s. Empty: half of what is measured before the test."""
-    network: tuple[Network, ...] = (Network(),)
-    repetitions: int = DEFAULT_REPETITIONS
-    """Performance runs of each point."""
-    accuracy: bool = True
-    """Whether each file that is run, except of random weights, has its accuracy measured, once."""
-    count: str | None = None
-    """CK_LOADGEN_COUNT_OVERRIDE of performance runs."""
-    duration: str | None = None
-    """CK_LOADGEN_DURATION of performance runs, in seconds."""
+    scenario: tuple[str, ...] = option(
+        "NAME,...", ", ".join(SCENARIOS), several(Choice(SCENARIOS)), ("SingleStream",)
+    )
+    batch: tuple[int, ...] = option(
+        "N,...",
+        "the most samples that the engine gets at once: 1,2,3 or 1..8 or 8..32:8 or 1..64:x2 or "
+        "1,2,4..64",
+        read_integers,
+        (),
+        default=f"{DEFAULT_BATCH_SIZE}, in SingleStream 1",
+    )
+    samples_per_query: tuple[int, ...] = option(
+        "N,...", "MultiStream only", read_integers, (), default="the batch"
+    )
+    qps: tuple[float, ...] = option(
+        "RATE,...",
+        "queries per second that are sent, Server only",
+        read_rates,
+        (),
+        default="half of what is measured before the test",
+    )
+    model: tuple[str, ...] = option(
+        "TAGS,...",
+        "tags of models, several of one model joined with +: digits,resnet50+random",
+        read_models,
+        ("digits",),
+    )
+    precision: tuple[str, ...] = option(
+        "NAME,...",
+        ", ".join(PRECISIONS),
+        several(Choice(PRECISIONS)),
+        (),
+        default="as the model's file is",
+    )
+    engine: tuple[str, ...] = option(
+        "NAME,...", ", ".join(_ENGINES), several(Choice(_ENGINES)), ("onnx",)
+    )
+    weights: tuple[str, ...] = option(
+        "TAG,...",
+        "all tags of the model to run, in place of --model, --precision and --engine",
+        read_weights,
+        (),
+    )
+    repetitions: int = option(
+        "N",
+        "performance runs of each configuration; in a search, how often a load is VALID before it "
+        "is the answer",
+        one(Integer(1, 1000)),
+        3,
+        default="3; a search in SingleStream: 6",
+    )
+    accuracy: bool = option(
+        "yes|no",
+        "whether each file that is run has its accuracy measured, once; random weights have none",
+        one(Flag()),
+        True,
+        default="yes",
+    )
+    count: str | None = option(
+        "N", "CK_LOADGEN_COUNT_OVERRIDE of performance runs", read_word, None
+    )
+    duration: str | None = option(
+        "SECONDS",
+        "CK_LOADGEN_DURATION of performance runs",
+        read_word,
+        None,
+        default="user.conf's, 10",
+    )
+    program: str = option(
+        "NAME", "the CK program", one(ENTRY_NAME), "image-classification-tensorrt-loadgen-py"
+    )
+    name: str = option(
+        "NAME",
+        "of the experiment",
+        one(ENTRY_NAME),
+        "",
+        default="explore.MODEL, or find.MODEL.SCENARIO",
+    )
     env: Mapping[str, str] = field(default_factory=dict)
     """Variables for all runs."""
-    name: str = ""
-    """The experiment entry."""
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """What the options for models ask for, in their order."""
+        if self.weights:
+            return tuple(Network(weights=tags) for tags in self.weights)
+        axes = itertools.product(self.model, self.precision or (None,), self.engine)
+        return tuple(itertools.starmap(Network, axes))
 
     def define(self) -> dict[str, Any]:
-        """What makes the sweep another one where it differs; plain JSON."""
+        """What makes it a different sweep where it differs; plain JSON."""
         definition = asdict(self)
-        del definition["name"]
-        definition["network"] = [str(network) for network in self.network]
+        for key in ("name", "model", "precision", "engine", "weights"):
+            del definition[key]
+        definition["network"] = [str(network) for network in self.networks]
         if CONF_FILE in self.env:
             definition["conf_file_sha256"] = hash_file(Path(self.env[CONF_FILE]))
         return {
@@ -96,54 +169,56 @@ class Sweep:
             for key, value in definition.items()
         }
 
-    def list_points(self) -> list[Point]:
-        """The points. SingleStream has one sample a query: batch 1 only."""
-        return list(self._make_points())
+    def list_configurations(self) -> list[Configuration]:
+        """The configurations. SingleStream has one sample per query, so only batch 1."""
+        return list(self._make_configurations())
 
-    def _make_points(self) -> Iterator[Point]:
-        for network, scenario in itertools.product(self.network, self.scenario):
+    def _make_configurations(self) -> Iterator[Configuration]:
+        for network, scenario in itertools.product(self.networks, self.scenario):
             batches = self.batch or (DEFAULT_BATCH_SIZE,)
             for batch in (1,) if scenario == "SingleStream" else batches:
                 if scenario == "MultiStream":
                     for samples in self.samples_per_query or (batch,):
-                        yield Point(network, scenario, batch, samples_per_query=samples)
+                        yield Configuration(network, scenario, batch, samples_per_query=samples)
                 elif scenario == "Server":
                     for qps in self.qps or (None,):
-                        yield Point(network, scenario, batch, target_qps=qps)
+                        yield Configuration(network, scenario, batch, target_qps=qps)
                 else:
-                    yield Point(network, scenario, batch)
+                    yield Configuration(network, scenario, batch)
 
     def list_notes(self) -> list[str]:
-        """What a reader of the plan might not expect."""
+        """What may surprise a reader of the schedule."""
         notes = []
         if "SingleStream" in self.scenario and any(batch != 1 for batch in self.batch):
             notes.append("SingleStream sends one sample at a time: it has batch 1 only")
         if not self.accuracy:
             notes.append("no accuracy is measured")
-        elif not all(network.has_accuracy for network in self.network):
+        elif not all(network.has_accuracy for network in self.networks):
             notes.append("random weights have no accuracy")
         return notes
 
-    def list_runs(self) -> list[PlannedRun]:
-        """All runs in their order: accuracy of each file, then the points, again and again.
+    def list_runs(self) -> list[ScheduledRun]:
+        """All runs in order: the accuracy of each file, then the configurations, repeatedly.
 
-        Repetitions of a point are apart, so that a machine that drifts shows as their spread.
+        The repetitions of a configuration are apart, so that a machine that drifts shows as their
+        spread.
         """
-        points = self.list_points()
+        configurations = self.list_configurations()
         runs = []
         if self.accuracy:
-            largest: dict[str, Point] = {}
-            for point in points:
-                known = largest.get(point.weights)
-                is_larger = known is None or point.batch > known.batch
-                if point.network.has_accuracy and is_larger:
-                    largest[point.weights] = point
-            runs += [self.plan(point, 1, ACCURACY) for point in largest.values()]
+            largest: dict[str, Configuration] = {}
+            for one in configurations:
+                known = largest.get(one.weights)
+                if one.network.has_accuracy and (known is None or one.batch > known.batch):
+                    largest[one.weights] = one
+            runs += [self.schedule(one, 1, ACCURACY) for one in largest.values()]
         for repetition in range(1, self.repetitions + 1):
-            runs += [self.plan(point, repetition) for point in points]
+            runs += [self.schedule(one, repetition) for one in configurations]
         return runs
 
-    def plan(self, point: Point, repetition: int, mode: str = PERFORMANCE) -> PlannedRun:
+    def schedule(
+        self, configuration: Configuration, repetition: int, mode: str = PERFORMANCE
+    ) -> ScheduledRun:
         """A run of the sweep's program under its settings."""
         environment = dict(self.env)
         if mode == PERFORMANCE:
@@ -151,93 +226,39 @@ class Sweep:
                 environment["CK_LOADGEN_COUNT_OVERRIDE"] = self.count
             if self.duration is not None:
                 environment["CK_LOADGEN_DURATION"] = self.duration
-        return plan_run(point, repetition, mode, self.program, environment, self.name, TAGS)
+        return schedule_run(
+            configuration, repetition, mode, self.program, environment, self.name, TAGS
+        )
 
 
-def read_sweep(options: Mapping[str, Any]) -> Sweep:
+SWEEP_OPTIONS = list_options(Sweep)
+
+
+def read_sweep(given: Mapping[str, Any]) -> Sweep:
     """The sweep that options ask for: `batch`, `env.CK_...` and so on, as in a file.
 
-    A `file` among them is read; what stands beside it goes before what it holds. Raises UserError
-    that lists everything that is wrong, also what the program would refuse.
+    A `file` among them is read; the other options take precedence over it. Raises UserError that
+    lists everything that is wrong, also what the program would refuse.
     """
-    options = dict(options)
-    if "file" in options:
-        options = {**read_yaml(Path(str(options.pop("file")))), **options}
-    problems = _find_unknown(options)
-    values: dict[str, Any] = {}
-
-    def read(key: str, parse: Any) -> None:
-        if key in options:
-            try:
-                values[key] = parse(_split(options[key]))
-            except UserError as error:
-                problems.append(f"{key}: {error}")
-
-    read("program", lambda words: _match(_NAME, _one(words), "want the name of a CK program"))
-    read("scenario", lambda words: _choose(words, SCENARIOS))
-    read("batch", _read_integers)
-    read("samples_per_query", _read_integers)
-    read("qps", lambda words: tuple(map(float, parse_axis(",".join(words)))))
-    read("repetitions", lambda words: read_integer(words, 1, 1000))
-    read("accuracy", _read_flag)
-    read("count", _one)
-    read("duration", _one)
-    read("name", lambda words: _match(_NAME, _one(words), "want letters, digits and _ . @ -"))
-    values["network"] = _read_networks(options, problems)
-    values["env"] = _read_environment(options, problems)
-    values.setdefault("name", _derive_name(values["network"]))
-    sweep = Sweep(**values)
+    given = merge_file(given)
+    values, problems = read_options(given, SWEEP_OPTIONS)
+    sweep = Sweep(**values, env=_read_environment(given, problems))
+    extra = [key for key in ("model", "precision", "engine") if key in given]
+    if "weights" in given and extra:
+        problems.append(f"weights: holds all tags itself; leave out {', '.join(extra)}")
     if sweep.qps and "Server" not in sweep.scenario:
         problems.append("qps: means something in Server only; add it to --scenario=")
     if sweep.samples_per_query and "MultiStream" not in sweep.scenario:
         problems.append("samples_per_query: means something in MultiStream only")
-    if not problems:
-        problems = _find_problems(sweep)
-    if problems:
-        raise UserError(
-            problems[0]
-            if len(problems) == 1
-            else f"{len(problems)} things are wrong:\n  " + "\n  ".join(problems)
-        )
-    return sweep
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The options that a file holds, with `env: {NAME: value}` as `env.NAME`."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is no YAML: {error}") from error
-    if not (isinstance(content, dict) and all(isinstance(key, str) for key in content)):
-        raise UserError(f"{path}: want lines `batch: 1,2,4..64` and so on, options as in a command")
-    environment = content.pop("env", {})
-    if not isinstance(environment, dict):
-        raise UserError(f"{path}: env: want names with values, such as {{CK_VERBOSE: yes}}")
-    return content | {f"env.{name}": value for name, value in environment.items()}
-
-
-def read_integer(words: Sequence[str], low: int, high: int) -> int:
-    """The whole number that an option's only word says. Raises UserError."""
-    text = _one(words)
-    if not (re.fullmatch(r"[0-9]{1,9}", text) and low <= int(text) <= high):
-        raise UserError(f"'{text[:100]}': want a whole number, {low} to {high:,}")
-    return int(text)
-
-
-def _find_unknown(options: Mapping[str, Any]) -> list[str]:
-    problems = []
-    for key in options:
-        if key not in _OPTIONS and not key.startswith("env."):
-            near = difflib.get_close_matches(key, _OPTIONS, n=1, cutoff=0)[0]
-            problems.append(f"{key}: no such option; did you mean {near}?")
-    return problems
+    raise_problems(problems or _find_problems(sweep))
+    return sweep if sweep.name else replace(sweep, name=_derive_name(sweep.networks))
 
 
 def _find_problems(sweep: Sweep) -> list[str]:
     """What the program would refuse, each thing once."""
-    # Not more are made than may be: axes multiply.
-    points = len(list(itertools.islice(sweep._make_points(), MAX_RUNS + 1)))
-    if points * sweep.repetitions > MAX_RUNS:
+    # No more are made than are allowed: axes multiply.
+    count = len(list(itertools.islice(sweep._make_configurations(), MAX_RUNS + 1)))
+    if count * sweep.repetitions > MAX_RUNS:
         return [f"more than {MAX_RUNS:,} runs: take fewer values or repetitions"]
     problems: list[str] = []
     for run in sweep.list_runs():
@@ -250,91 +271,14 @@ def _find_problems(sweep: Sweep) -> list[str]:
     return list(dict.fromkeys(problems))
 
 
-def _split(value: Any) -> list[str]:
-    """The words of an option: a string's between commas, a list's items."""
-    if isinstance(value, str):
-        words = value.split(",")
-    else:
-        words = [_to_text(item) for item in (value if isinstance(value, list) else [value])]
-    words = [word.strip() for word in words]
-    if not words or not all(words):
-        raise UserError("a value is missing")
-    return words
-
-
-def _to_text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, str | int | float):
-        return str(value)
-    raise UserError(f"want text, a number or a list of them, not {value!r}")
-
-
-def _one(words: Sequence[str]) -> str:
-    if len(words) != 1:
-        raise UserError(f"want one value, not {len(words)}")
-    return words[0]
-
-
-def _match(pattern: re.Pattern[str], text: str, wanted: str) -> str:
-    if not pattern.fullmatch(text):
-        raise UserError(f"'{text[:100]}': {wanted}")
-    return text
-
-
-def _choose(words: Iterable[str], choices: Sequence[str]) -> tuple[str, ...]:
-    for word in words:
-        if word not in choices:
-            near = difflib.get_close_matches(word, choices, n=1, cutoff=0.4)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(f"'{word[:100]}': want {', '.join(choices)}{hint}")
-    return tuple(dict.fromkeys(words))
-
-
-def _read_integers(words: Sequence[str]) -> tuple[int, ...]:
-    values = parse_axis(",".join(words))
-    for value in values:
-        if value.denominator != 1 or value < 1:
-            raise UserError(f"{float(value):g}: want whole numbers from 1")
-    return tuple(map(int, values))
-
-
-def _read_flag(words: Sequence[str]) -> bool:
-    (answer,) = _choose([_one(words)], ("yes", "no"))
-    return answer == "yes"
-
-
-def _read_networks(options: Mapping[str, Any], problems: list[str]) -> tuple[Network, ...]:
-    """The networks. Tags that tell one model are joined with + where commas part models."""
-    try:
-        if "weights" in options:
-            extra = [key for key in _NETWORK_OPTIONS if key in options]
-            if extra:
-                raise UserError(f"weights: holds all tags itself; leave out {', '.join(extra)}")
-            value = options["weights"]  # on the command line one set of tags, in a file many
-            sets = [value] if isinstance(value, str) else _split(value)
-            return tuple(Network(weights=_match(_TAG, tags, "want tags")) for tags in sets)
-        models = [word.replace("+", ",") for word in _split(options.get("model", Network.model))]
-        for model in models:
-            _match(_TAG, model, "model: want tags, joined with + where one has several")
-        precisions: tuple[str | None, ...] = (None,)
-        if "precision" in options:
-            precisions = _choose(_split(options["precision"]), PRECISIONS)
-        engines = _choose(_split(options.get("engine", Network.engine)), ENGINES)
-    except UserError as error:
-        problems.append(str(error))
-        return Sweep.network
-    return tuple(itertools.starmap(Network, itertools.product(models, precisions, engines)))
-
-
-def _read_environment(options: Mapping[str, Any], problems: list[str]) -> dict[str, str]:
+def _read_environment(given: Mapping[str, Any], problems: list[str]) -> dict[str, str]:
     environment = {}
-    for key in sorted(options):
+    for key in sorted(given):
         if not key.startswith("env."):
             continue
         name = key.removeprefix("env.")
         try:
-            value = _to_text(options[key])
+            value = to_text(given[key])
         except UserError as error:
             problems.append(f"{key}: {error}")
             continue
@@ -347,7 +291,7 @@ def _read_environment(options: Mapping[str, Any], problems: list[str]) -> dict[s
         elif name == CONF_FILE:
             path = Path(value).absolute()  # the program runs in a folder of its own
             if not path.is_file():
-                problems.append(f"{key}: {path} is no file")
+                problems.append(f"{key}: there is no file {path}")
             environment[name] = str(path)
         else:
             environment[name] = value
@@ -356,4 +300,4 @@ def _read_environment(options: Mapping[str, Any], problems: list[str]) -> dict[s
 
 def _derive_name(networks: Sequence[Network]) -> str:
     models = dict.fromkeys(network.weights or network.model for network in networks)
-    return "explore." + ".".join(model.replace(",", "-").replace("+", "-") for model in models)[:90]
+    return "explore." + ".".join(model.replace(",", "-") for model in models)[:90]

@@ -1,13 +1,12 @@
-"""On a worker's machine: carry out one planned run, and hand what was recorded to the caller.
+"""On a worker's machine: carry out one scheduled run, and send what it recorded to the caller.
 
     python -m ck_mlperf.explore.worker     a request (JSON, one line) on stdin, the reply on stdout
 
-When stdin ends, so does the run: whoever asked for it is no longer there.
+When stdin ends, so does the run: the caller is gone.
 
-A run works in a folder and records into an experiment entry of its own, which are named after the
+A run works in a folder and records into an experiment entry of its own. Both are named after the
 machine and its GPUs (CUDA_VISIBLE_DEVICES), so that several GPUs of a machine, and several machines
-with one file system, can be used with one checkout. A lock of that name lets one run at a time
-have them, whoever else asks.
+with one file system, can share a checkout. A lock of that name lets one run at a time use them.
 """
 
 from __future__ import annotations
@@ -31,11 +30,13 @@ from ck_mlperf.common.errors import UserError, run_main
 from ck_mlperf.common.locks import hold_lock
 from ck_mlperf.explore.entry import Entry, find_ck
 from ck_mlperf.explore.local import LocalExecutor
-from ck_mlperf.explore.runs import Network, Outcome, PlannedRun, Point
+from ck_mlperf.explore.runs import Configuration, Network, Outcome, ScheduledRun
 
 CHECKOUT = Path(__file__).resolve().parents[3]
-# What decides what a run does.
-_FOLDERS = ("package", "program", "script", "soft")
+# What decides what a run does: the library, and the CK entries around it.
+_FOLDERS = ("module", "package", "program", "script", "soft", "src")
+# What CK, Python and pip put there.
+_MADE = re.compile(r"tmp.*|__pycache__|.*\.egg-info")
 _LOG_BYTES = 1_000_000
 
 
@@ -48,22 +49,22 @@ def digest_checkout(root: Path = CHECKOUT) -> str:
     for folder in _FOLDERS:
         for path in sorted((root / folder).rglob("*")):
             parts = path.relative_to(root).parts
-            is_made = any(part.startswith("tmp") or part == "__pycache__" for part in parts)
-            if path.is_file() and not is_made:
+            if path.is_file() and not any(map(_MADE.fullmatch, parts)):
                 content = hashlib.sha256(path.read_bytes()).hexdigest()
                 digest.update(f"{'/'.join(parts)} {content}\n".encode())
     return digest.hexdigest()
 
 
-def make_request(run: PlannedRun | None) -> str:
-    """The request to carry out `run`, or without one to check whether runs can be."""
+def make_request(run: ScheduledRun | None) -> str:
+    """The request to carry out `run`; None: only to check whether this machine can."""
     return json.dumps({"digest": digest_checkout(), "run": run and asdict(run)})
 
 
-def read_run(words: Mapping[str, Any]) -> PlannedRun:
+def read_run(words: Mapping[str, Any]) -> ScheduledRun:
     """The run that a request names."""
-    point = Point(**{**words["point"], "network": Network(**words["point"]["network"])})
-    return PlannedRun(**{**words, "point": point, "argv": tuple(words["argv"])})
+    fields = words["configuration"]
+    configuration = Configuration(**{**fields, "network": Network(**fields["network"])})
+    return ScheduledRun(**{**words, "configuration": configuration, "argv": tuple(words["argv"])})
 
 
 def main() -> None:
@@ -97,12 +98,12 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def name_slot(host: str, devices: str) -> str:
-    """What stands for the GPUs of a machine that one run has to itself, in names of files."""
+    """A name, for files, of the GPUs of a machine that one run has to itself."""
     return re.sub(r"[^A-Za-z0-9]+", "-", f"{host} {devices or 'all'}").strip("-")
 
 
-def _move(run: PlannedRun, entry: str, slot: str) -> PlannedRun:
-    """The run, working and recording where no other does."""
+def _move(run: ScheduledRun, entry: str, slot: str) -> ScheduledRun:
+    """The run with a folder to work in and an entry of its own."""
     argv = [
         f"--record_uoa={entry}" if word.startswith("--record_uoa=") else word for word in run.argv
     ]
@@ -112,7 +113,7 @@ def _move(run: PlannedRun, entry: str, slot: str) -> PlannedRun:
 class _Watcher:
     outcome: Outcome
 
-    def started(self, run: PlannedRun) -> None:
+    def started(self, run: ScheduledRun) -> None:
         pass
 
     def ended(self, outcome: Outcome) -> None:
@@ -131,7 +132,7 @@ def _describe(outcome: Outcome, scratch: Entry) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _make_scratch(repository: Path, slot: str) -> Iterator[Entry]:
-    """An empty experiment entry, for as long as it is needed."""
+    """An empty experiment entry that is removed in the end."""
     scratch = Entry(repository, f"explore-worker.{slot}")
     _remove(scratch)  # a worker that was killed left it
     scratch.make({"worker": slot}, ["explore-worker"])

@@ -48,7 +48,7 @@ class Number(SettingType):
 
     def __init__(self, low: float, high: float) -> None:
         self.low, self.high = low, high
-        self.range = f"{low:g} to {int(high):,}"
+        self.range = f"{low:g} to {high:,}"
 
     def check(self, value: Any) -> int | float:
         is_number = type(value) in (int, self.convert)

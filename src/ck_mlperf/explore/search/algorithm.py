@@ -1,14 +1,14 @@
-"""Which load to try next, to find the largest one that is VALID; and how sure the answer is.
+"""Which load to probe next, to find the largest one that is VALID; and how sure the answer is.
 
-What is assumed: the chance that a run is VALID does not rise with the load. Each run is one answer
-of a coin with that chance, so that near the edge one VALID says little.
+Assumed: the chance that a probe is VALID does not rise with the load. Each probe is one toss of a
+coin with that chance, so near the edge one VALID says little.
 
-1. From a start the load is doubled (or halved) until the edge lies between a VALID run and one that
-   is not, and bisected until the two are neighbours.
-2. The lower one is run again until it was VALID `repeats` times. Once it is not, the next lower
-   load is the candidate: every load above the answer has a run that was not VALID.
-3. Where no candidate was given up, the upper neighbour is run again too, for its only run may have
-   been an accident. If it turns out VALID more often than not, the search goes on above it.
+1. From a start, the load is doubled (or halved) until the edge is between a VALID probe and one
+   that is not, then bisected until the two are neighbours.
+2. The lower one is probed again until it was VALID `repeats` times. If it fails once, the next
+   lower load is the candidate: every load above the answer has a probe that was not VALID.
+3. If no candidate was given up, the upper neighbour is probed again too, because its only probe may
+   have been an accident. If it turns out VALID more often than not, the search goes on above it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from enum import Enum
 
 CONFIDENCE = 0.95
 _DIGITS = 5
-_LOWEST_RATE, _HIGHEST_RATE = 1e-3, 1e8  # what CK_LOADGEN_TARGET_QPS takes
+_LOWEST_RATE, _HIGHEST_RATE = 1e-3, 1e8  # the range of CK_LOADGEN_TARGET_QPS
 
 
 class Ending(Enum):
-    """Why a search came to its end."""
+    """Why a search ended."""
 
     FOUND = "found"
     ALL_VALID = "the highest load is VALID"
@@ -34,7 +34,7 @@ class Ending(Enum):
 
 @dataclass(frozen=True)
 class Count:
-    """What came of a load's runs."""
+    """The verdicts of a load's probes."""
 
     valid: int
     runs: int
@@ -44,29 +44,29 @@ class Count:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """The answer of a search."""
+class Answer:
+    """The result of a search."""
 
     ending: Ending
     load: float | None
-    """The largest load that was VALID in all its runs, `repeats` of them; None: there is none, or
+    """The largest load that was VALID in all its probes, `repeats` of them; None: there is none, or
     the runs were used up before."""
     counts: Mapping[float, Count]
-    """By load, rising, for every load that was tried."""
+    """By load, rising, for every load that was probed."""
     candidates: int
-    """How many loads were run again for being the answer."""
+    """How many loads were probed again because they might be the answer."""
     grid_runs: int
-    """What a grid would have taken: each load from the lowest to the highest that was tried, once,
-    and the repeats at the edge."""
+    """What a grid would take: each load from the lowest to the highest that was probed, once, and
+    the repeats at the edge."""
 
     @property
     def runs(self) -> int:
-        """How many runs the search took."""
+        """How many probes the search took."""
         return sum(count.runs for count in self.counts.values())
 
     @property
     def above(self) -> float | None:
-        """The next load above the answer that was tried."""
+        """The next load above the answer that was probed."""
         if self.load is None:
             return None
         return next((load for load in self.counts if load > self.load), None)
@@ -75,9 +75,8 @@ class Finding:
     def least_chance(self) -> float | None:
         """The chance that a run at `load` is VALID is at least this, with CONFIDENCE.
 
-        The bound of Clopper and Pearson for a load that was VALID in all n runs, a**(1/n). a, the
-        chance to be wrong, is shared among the candidates: each could have been let through by
-        luck.
+        Clopper and Pearson's bound for a load that was VALID in all n runs, a**(1/n). a, the chance
+        to be wrong, is shared among the candidates: each could have passed by luck.
         """
         if self.load is None:
             return None
@@ -87,7 +86,7 @@ class Finding:
 def list_rates(resolution: float, lowest: float = 0, highest: float = _HIGHEST_RATE) -> list[float]:
     """Rates to choose from: the powers of 1 + resolution between the two, to 5 digits.
 
-    They do not depend on where a search starts: one that goes on finds the same loads.
+    They do not depend on the start of a search: one that continues uses the same loads.
     """
     rates: list[float] = []
     power = _LOWEST_RATE
@@ -100,7 +99,7 @@ def list_rates(resolution: float, lowest: float = 0, highest: float = _HIGHEST_R
 
 
 def list_counts(highest: int, resolution: float = 0) -> list[int]:
-    """Whole numbers to choose from, up to `highest`: all, or with steps of `resolution` at least.
+    """Whole numbers to choose from, up to `highest`: all, or with steps of at least `resolution`.
 
     `highest` itself is always one.
     """
@@ -110,13 +109,13 @@ def list_counts(highest: int, resolution: float = 0) -> list[int]:
     return counts
 
 
-def find_largest(
+def search_largest(
     loads: Sequence[float], start: float, repeats: int, budget: int
-) -> Generator[float, bool, Finding]:
-    """A search among `loads` (rising): yields a load to run, is sent whether the run was VALID.
+) -> Generator[float, bool, Answer]:
+    """A search among `loads` (rising): yields a load to probe, is sent whether the probe was VALID.
 
-    What it yields depends on what it was sent alone. start: the load to begin with, or the next
-    lower one. repeats: at least 2. budget: the most runs, at least 1.
+    What it yields depends only on what it was sent. start: the first load, or the next lower one of
+    `loads`. repeats: at least 2. budget: the most probes, at least 1.
     """
     search = _Search(loads, repeats, budget)
     first = max(0, bisect_right(loads, start) - 1)
@@ -128,11 +127,11 @@ def find_largest(
 
 
 class _BudgetEndedError(Exception):
-    """No run is left."""
+    """No probe is left."""
 
 
 class _Search:
-    """The runs so far, and the steps; loads go by their position in `loads`."""
+    """The probes so far, and the steps. Loads are given by their position in `loads`."""
 
     def __init__(self, loads: Sequence[float], repeats: int, budget: int) -> None:
         self.loads = loads
@@ -162,7 +161,7 @@ class _Search:
         """Double or halve from `first` until the edge is enclosed.
 
         Returns a load that was VALID (None: not even the lowest one) and a higher one that was not
-        (None: the highest one was VALID). Runs that are there already count.
+        (None: the highest one was VALID). Earlier probes count.
         """
         low = high = None
         position = first
@@ -196,7 +195,7 @@ class _Search:
         return low, high
 
     def confirm(self, position: int) -> Generator[float, bool, int | None]:
-        """The highest load up to `position` that is VALID `repeats` times, and never not."""
+        """The highest load up to `position` that is VALID `repeats` times, and never INVALID."""
         while position >= 0:
             results = self.results.setdefault(position, [])
             if all(results):
@@ -209,9 +208,9 @@ class _Search:
         return None
 
     def overrule(self, position: int) -> Generator[float, bool, bool]:
-        """Run a load again whose only run was not VALID; whether it is VALID more often than not.
+        """Probe a load again whose only probe was INVALID; whether it is VALID more often than not.
 
-        A load that is not VALID twice is not run a third time.
+        A load that is INVALID twice is not probed a third time.
         """
         results = self.results[position]
         while len(results) < 3 and results.count(False) < 2:
@@ -219,7 +218,7 @@ class _Search:
         return results.count(True) > results.count(False)
 
     def is_valid(self, position: int) -> Generator[float, bool, bool]:
-        """Whether a load is VALID, for all that is known; run once where nothing is."""
+        """Whether a load is VALID by its probes so far, or by a first one."""
         results = self.results.get(position) or [(yield from self.probe(position))]
         return results.count(True) > results.count(False)
 
@@ -231,17 +230,17 @@ class _Search:
         self.results.setdefault(position, []).append(valid)
         return valid
 
-    def conclude(self, ending: Ending, answer: int | None) -> Finding:
-        tried = sorted(position for position, results in self.results.items() if results)
+    def conclude(self, ending: Ending, answer: int | None) -> Answer:
+        probed = sorted(position for position, results in self.results.items() if results)
         counts = {
-            self.loads[p]: Count(self.results[p].count(True), len(self.results[p])) for p in tried
+            self.loads[p]: Count(self.results[p].count(True), len(self.results[p])) for p in probed
         }
         edge = [p for p in (answer, None if answer is None else answer + 1) if p in self.results]
         again = sum(len(self.results[p]) - 1 for p in edge)
-        return Finding(
+        return Answer(
             ending,
             None if answer is None else self.loads[answer],
             counts,
             len(self.candidates),
-            tried[-1] - tried[0] + 1 + again,
+            probed[-1] - probed[0] + 1 + again,
         )

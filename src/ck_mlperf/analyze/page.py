@@ -1,4 +1,4 @@
-"""`ck report loadgen`: recorded runs as one HTML page that works offline."""
+"""The page of `ck report loadgen` and `ck serve loadgen`: recorded runs as HTML, works offline."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from unicodedata import category
 
-from ck_mlperf.analyze import curves
-from ck_mlperf.analyze.curves import Verdict, format_figure
+from ck_mlperf.analyze import points
+from ck_mlperf.analyze.curves import list_plots
 from ck_mlperf.analyze.flags import Flag, find_flags
 from ck_mlperf.analyze.runs import NETWORK, Point, Run, group_points
 from ck_mlperf.common.errors import UserError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 HERE = Path(__file__).resolve().parent
-GENERATOR = "ck report loadgen"  # by this a file is known as a report, which may be replaced
+GENERATOR = "ck report loadgen"  # marks a file as such a page, which may be replaced
 FILTERS = ("scenario", "model", "precision", "engine", "verdict")
 UNKNOWN = "unknown"
 _HIDDEN = {"Cc", "Cf", "Cs"}  # Unicode categories: control, format, surrogate
@@ -39,7 +39,7 @@ ENVIRONMENT = (
     "loadgen_version",
     "commit",
 )
-"""The columns that say on what a run was made."""
+"""The columns that describe where a run was made."""
 
 
 class Row(NamedTuple):
@@ -48,11 +48,11 @@ class Row(NamedTuple):
     id: str
     point: Point
     typical: Run
-    verdict: Verdict
+    verdict: points.Verdict
     valid_count: int
     load: str
-    rate: curves.Spread
-    p99_ms: curves.Spread | None
+    rate: points.Spread
+    p99_ms: points.Spread | None
     rules: Run
     flags: list[Flag]
     filters: dict[str, str]
@@ -60,7 +60,7 @@ class Row(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What came out for a scenario and a model."""
+    """The result for a scenario and a model."""
 
     scenario: str
     model: str
@@ -68,11 +68,11 @@ class Finding(NamedTuple):
     """The fastest point that is VALID."""
     points: int
     reason: str | None
-    """Where none is VALID: LoadGen's most frequent reason."""
+    """If none is VALID: LoadGen's most frequent reason."""
 
 
 def refuse_to_replace(path: Path) -> None:
-    """Raise UserError where `path` cannot be written, or holds something else than a report."""
+    """Raise UserError if `path` cannot be written, or holds anything but a page."""
     if path.is_dir():
         raise UserError(f"--out_file={path} is a folder: give the name of a file")
     if not path.parent.is_dir():
@@ -81,7 +81,8 @@ def refuse_to_replace(path: Path) -> None:
         with path.open("rb") as file:
             if f'content="{GENERATOR}"'.encode() not in file.read(1000):
                 raise UserError(
-                    f"{path} is there and is no report: give --out_file another name, or --force"
+                    f"{path} exists and is not a page of this command: give --out_file another "
+                    "name, or --force"
                 )
 
 
@@ -91,16 +92,15 @@ def build_page(
     live_version: str | None = None,
     notices: Sequence[str] = (),
 ) -> bytes:
-    """The page as UTF-8 with all that it needs in it: it asks for nothing from elsewhere.
+    """The page as UTF-8, complete: it loads nothing from elsewhere.
 
     now: when it is made, with a time zone. live_version: for a page that asks its server for a
-    newer one every 2 s; what the server calls this one. notices: sentences that stand on top.
+    newer one every 2 s, the server's name of this one. notices: sentences for the top of the page.
     """
     from ck_mlperf.analyze.inline_svg import draw_inline_svg
 
-    points = group_points(runs)
-    rows = [describe_point(point) for point in points]
-    rows.sort(key=_order_row)
+    grouped = group_points(runs)
+    rows = sorted(map(describe_point, grouped), key=_order_row)
     style, script = read_sources()
     page = _load_template().render(
         generator=GENERATOR,
@@ -115,7 +115,7 @@ def build_page(
         rows=rows,
         findings=list_findings(rows),
         filters={name: sorted({row.filters[name] for row in rows}) for name in FILTERS},
-        plots=[(plot, draw_inline_svg(plot)) for plot in curves.list_plots(points)],
+        plots=[(plot, draw_inline_svg(plot)) for plot in list_plots(grouped)],
         accuracies=_list_accuracies(runs),
         failures=[run for run in runs if run.error is not None],
         others=[run for run in runs if run.mode == "FindPeakPerformance" and run.error is None],
@@ -140,13 +140,13 @@ def _describe_environment(run: Run) -> tuple[Any, ...]:
 
 def read_sources() -> tuple[str, str]:
     """The page's style and its script."""
-    return (HERE / "report.css").read_text(), (HERE / "report.js").read_text()
+    return (HERE / "page.css").read_text(), (HERE / "page.js").read_text()
 
 
 def describe_policy(style: str, script: str, is_live: bool) -> str:
-    """The Content-Security-Policy: the page's own style and script, by their hashes, and no more.
+    """The Content-Security-Policy: only the page's own style and script, by their hashes.
 
-    is_live: it may ask the server that it comes from.
+    is_live: the page may ask its server.
     """
     parts = [
         "default-src 'none'",
@@ -160,23 +160,23 @@ def describe_policy(style: str, script: str, is_live: bool) -> str:
 
 
 def describe_point(point: Point) -> Row:
-    """What the page says of a point."""
-    tail = curves.spread(point, "latency_p99_ns")
-    verdict = curves.judge_point(point)
+    """A point as the page shows it."""
+    tail = points.spread(point, "latency_p99_ns")
+    verdict = points.judge_point(point)
     return Row(
-        id=curves.identify_point(point),
+        id=points.identify_point(point),
         point=point,
-        typical=curves.find_typical_run(point),
+        typical=points.find_typical_run(point),
         verdict=verdict,
         valid_count=sum(run.loadgen_valid is True for run in point.runs),
-        load=curves.describe_load(point),
-        rate=curves.measure_throughput(point),
-        p99_ms=tail and curves.Spread(*(value * 1e-6 for value in tail)),
+        load=points.describe_load(point),
+        rate=points.measure_throughput(point),
+        p99_ms=tail and points.Spread(*(value * 1e-6 for value in tail)),
         rules=min(point.runs, key=_order_by_rules),
         flags=find_flags(point),
         filters={
             "scenario": point.configuration["scenario"],
-            "model": curves.name_model(point),
+            "model": points.name_model(point),
             "precision": point.configuration["precision"] or UNKNOWN,
             "engine": point.configuration["engine"] or UNKNOWN,
             "verdict": verdict,
@@ -191,7 +191,7 @@ def list_findings(rows: Iterable[Row]) -> list[Finding]:
         groups.setdefault((row.filters["scenario"], row.filters["model"]), []).append(row)
     findings = []
     for (scenario, model), group in sorted(groups.items()):
-        best = max(group, key=lambda row: curves.rank_point(row.point))
+        best = max(group, key=lambda row: points.rank_point(row.point))
         reasons = Counter(
             run.invalid_reason for row in group for run in row.point.runs if run.invalid_reason
         )
@@ -209,7 +209,7 @@ def list_findings(rows: Iterable[Row]) -> list[Finding]:
 
 
 def _show_hidden(value: Any) -> Any:
-    """Make visible what a name has in it to hide or turn round other text, or half characters."""
+    """Replace characters that hide or reverse other text, and halves of characters."""
     if type(value) is not str or value.isprintable():  # Markup is the template's own
         return value
     return "".join("\ufffd" if category(one) in _HIDDEN and one != "\n" else one for one in value)
@@ -228,16 +228,16 @@ def _load_template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        figure=format_figure,
-        ms=lambda latency_ns: format_figure(latency_ns * 1e-6),
+        figure=points.format_figure,
+        ms=lambda latency_ns: points.format_figure(latency_ns * 1e-6),
         utc=lambda time: time.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M"),
         counted=count,
     )
-    return environment.get_template("report.html.j2")
+    return environment.get_template("page.html.j2")
 
 
 def _order_row(row: Row) -> tuple[Any, ...]:
-    load = curves.load_of(row.point)
+    load = points.load_of(row.point)
     return (
         *(row.filters[name] for name in FILTERS[:2]),
         row.filters["engine"],
@@ -249,7 +249,7 @@ def _order_row(row: Row) -> tuple[Any, ...]:
 
 
 def _order_by_rules(run: Run) -> tuple[bool, bool, float]:
-    """The run with which the rules are least content comes first."""
+    """The run that breaks the rules most comes first."""
     return run.rules_met is True, run.worst_margin is None, run.worst_margin or 0
 
 

@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from ck_mlperf.explore.search import (
+from ck_mlperf.explore.search.algorithm import (
     CONFIDENCE,
+    Answer,
     Count,
     Ending,
-    Finding,
-    find_largest,
     list_counts,
     list_rates,
+    search_largest,
 )
 
 RATES = list_rates(0.02)
@@ -30,9 +30,9 @@ def drive(
     is_valid: Callable[[float], bool],
     repeats: int = 3,
     budget: int = 60,
-) -> tuple[Finding, list[float]]:
-    """The finding on a system, and the loads that were run, in their order."""
-    search, asked = find_largest(loads, start, repeats, budget), []
+) -> tuple[Answer, list[float]]:
+    """The answer on a system, and the loads that were run, in their order."""
+    search, asked = search_largest(loads, start, repeats, budget), []
     try:
         asked.append(next(search))
         while True:
@@ -65,12 +65,12 @@ def drive_many(width: float, repeats: int = 3, accidents: float = 0):
 
 
 def test_a_sharp_edge_is_found_exactly_with_a_third_of_the_runs():
-    for system, finding in drive_many(width=0.01):
-        assert finding.ending is Ending.FOUND
-        assert -1.1 < RATES.index(finding.load) - system.edge < 0.1
-        assert finding.above == RATES[RATES.index(finding.load) + 1]
-        assert finding.counts[finding.load] == Count(3, 3)
-        assert finding.runs <= finding.grid_runs / 3
+    for system, answer in drive_many(width=0.01):
+        assert answer.ending is Ending.FOUND
+        assert -1.1 < RATES.index(answer.load) - system.edge < 0.1
+        assert answer.above == RATES[RATES.index(answer.load) + 1]
+        assert answer.counts[answer.load] == Count(3, 3)
+        assert answer.runs <= answer.grid_runs / 3
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_sharp_edge_is_found_exactly_with_a_third_of_the_runs():
 def test_a_noisy_edge(width, accidents, share, steps_below):
     """From 10% to 90%, an edge of width w goes over 4.4 w steps of 2%."""
     found = drive_many(width, accidents=accidents)
-    assert all(finding.ending is Ending.FOUND for _, finding in found)
+    assert all(answer.ending is Ending.FOUND for _, answer in found)
     # As much less work than a grid that runs each load but those at its edge a single time.
     assert statistics.mean(f.runs for _, f in found) <= share * statistics.mean(
         f.grid_runs for _, f in found
@@ -102,8 +102,8 @@ def test_a_noisy_edge(width, accidents, share, steps_below):
 def test_more_repeats_make_a_safer_answer(width):
     chances = [
         statistics.mean(
-            system.chance(finding.load) if finding.load else 1
-            for system, finding in drive_many(width, repeats)
+            system.chance(answer.load) if answer.load else 1
+            for system, answer in drive_many(width, repeats)
         )
         for repeats in (2, 3, 8)
     ]
@@ -112,14 +112,14 @@ def test_more_repeats_make_a_safer_answer(width):
 
 
 def test_the_bound_is_that_of_clopper_and_pearson():
-    def finding(runs: int, candidates: int) -> Finding:
-        return Finding(Ending.FOUND, 7, {7: Count(runs, runs)}, candidates, 1)
+    def answer(runs: int, candidates: int) -> Answer:
+        return Answer(Ending.FOUND, 7, {7: Count(runs, runs)}, candidates, 1)
 
     # The one-sided bound for n of n is a**(1/n): the chance with which all n are VALID at it is a.
-    assert finding(3, 1).least_chance == pytest.approx(0.3684, abs=1e-4)
-    assert finding(5, 1).least_chance == pytest.approx(0.5493, abs=1e-4)
-    assert finding(59, 1).least_chance > 0.95 > finding(58, 1).least_chance
-    assert finding(3, 2).least_chance == pytest.approx(0.025 ** (1 / 3))
+    assert answer(3, 1).least_chance == pytest.approx(0.3684, abs=1e-4)
+    assert answer(5, 1).least_chance == pytest.approx(0.5493, abs=1e-4)
+    assert answer(59, 1).least_chance > 0.95 > answer(58, 1).least_chance
+    assert answer(3, 2).least_chance == pytest.approx(0.025 ** (1 / 3))
 
 
 def test_an_accident_below_the_edge_is_overruled():
@@ -129,9 +129,9 @@ def test_an_accident_below_the_edge_is_overruled():
         asked.append(load)
         return load <= 1000 and len(asked) != 1
 
-    finding, _ = drive(RATES, 400, is_valid)
+    answer, _ = drive(RATES, 400, is_valid)
     assert asked[0] < 401
-    assert 1000 / 1.02 < finding.load <= 1000
+    assert 1000 / 1.02 < answer.load <= 1000
 
 
 def test_one_valid_far_above_the_edge_is_given_up():
@@ -141,37 +141,37 @@ def test_one_valid_far_above_the_edge_is_given_up():
         asked.append(load)
         return load <= 100 or len(asked) == 3
 
-    finding, _ = drive(list_counts(1000), 64, is_valid, budget=400)
-    assert finding.load == 100
-    assert finding.counts[101].valid < finding.counts[101].runs
+    answer, _ = drive(list_counts(1000), 64, is_valid, budget=400)
+    assert answer.load == 100
+    assert answer.counts[101].valid < answer.counts[101].runs
 
 
 @pytest.mark.parametrize(("edge", "start"), [(1, 8), (2, 1), (8, 8), (37, 8), (999, 8), (5, 1000)])
 def test_whole_numbers(edge, start):
-    finding, asked = drive(list_counts(1000), start, lambda load: load <= edge)
-    assert (finding.ending, finding.load, finding.above) == (Ending.FOUND, edge, edge + 1)
-    assert str(finding.counts[edge]) == "VALID in 3 of 3"
-    assert str(finding.counts[edge + 1]) == "VALID in 0 of 2"
-    assert len(asked) == finding.runs
+    answer, asked = drive(list_counts(1000), start, lambda load: load <= edge)
+    assert (answer.ending, answer.load, answer.above) == (Ending.FOUND, edge, edge + 1)
+    assert str(answer.counts[edge]) == "VALID in 3 of 3"
+    assert str(answer.counts[edge + 1]) == "VALID in 0 of 2"
+    assert len(asked) == answer.runs
 
 
 def test_ends_of_the_range():
-    finding, asked = drive(list_counts(64), 64, lambda load: True)
-    assert (finding.ending, finding.load, finding.above) == (Ending.ALL_VALID, 64, None)
+    answer, asked = drive(list_counts(64), 64, lambda load: True)
+    assert (answer.ending, answer.load, answer.above) == (Ending.ALL_VALID, 64, None)
     assert asked == [64, 64, 64]
-    finding, asked = drive(list_counts(64), 8, lambda load: False)
-    assert (finding.ending, finding.load, finding.least_chance) == (Ending.NONE_VALID, None, None)
+    answer, asked = drive(list_counts(64), 8, lambda load: False)
+    assert (answer.ending, answer.load, answer.least_chance) == (Ending.NONE_VALID, None, None)
     assert asked == [8, 4, 2, 1, 1]
-    assert finding.counts[1] == Count(0, 2)
-    finding, asked = drive([5], 5, lambda load: True)
-    assert (finding.ending, finding.load) == (Ending.ALL_VALID, 5)
+    assert answer.counts[1] == Count(0, 2)
+    answer, asked = drive([5], 5, lambda load: True)
+    assert (answer.ending, answer.load) == (Ending.ALL_VALID, 5)
 
 
 def test_used_up_is_no_answer():
     for budget in range(1, 13):
-        finding, asked = drive(list_counts(1000), 8, lambda load: load <= 300, budget=budget)
-        assert (finding.ending, finding.load) == (Ending.BUDGET, None)
-        assert len(asked) == finding.runs == budget
+        answer, asked = drive(list_counts(1000), 8, lambda load: load <= 300, budget=budget)
+        assert (answer.ending, answer.load) == (Ending.BUDGET, None)
+        assert len(asked) == answer.runs == budget
     system = NoisySystem(1, width=1000)
     assert drive(RATES, system.start, system, repeats=50)[0].ending is Ending.BUDGET
 

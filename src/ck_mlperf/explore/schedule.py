@@ -1,4 +1,4 @@
-"""What a sweep is about to do: points, what is there already, how long it will take."""
+"""What a sweep will run, in order; which of it is done; how long the rest will take."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.table import Table
 
-from ck_mlperf.explore.runs import ACCURACY, Outcome, PlannedRun, Point
+from ck_mlperf.explore.runs import ACCURACY, Configuration, Outcome, ScheduledRun
 from ck_mlperf.loadgen.settings import read_settings
 
 # A command without its test: measured by bench/explore.py on two cores, for the first estimate.
@@ -29,7 +29,7 @@ class Estimate:
 
     def learn(self, run_id: str, wall_s: float) -> None:
         """Take a test's duration into account."""
-        self.tests_s.setdefault(_configuration(run_id), []).append(wall_s)
+        self.tests_s.setdefault(_drop_repetition(run_id), []).append(wall_s)
 
     def learn_outcome(self, outcome: Outcome) -> None:
         """Take a run into account that has ended; a failed one says little."""
@@ -38,15 +38,15 @@ class Estimate:
             self.learn(outcome.run.id, wall_s)
             self.overheads_s.append(outcome.wall_s - wall_s)
 
-    def estimate_s(self, runs: Iterable[PlannedRun]) -> float:
+    def estimate_s(self, runs: Iterable[ScheduledRun]) -> float:
         """The duration of `runs`, one after the other."""
         overhead_s = statistics.median(self.overheads_s) if self.overheads_s else OVERHEAD_S
         known = [wall_s for tests_s in self.tests_s.values() for wall_s in tests_s]
         typical_s = statistics.median(known) if known else 0
         return sum(overhead_s + self._estimate_test_s(run, typical_s) for run in runs)
 
-    def _estimate_test_s(self, run: PlannedRun, typical_s: float) -> float:
-        same = self.tests_s.get(_configuration(run.id))
+    def _estimate_test_s(self, run: ScheduledRun, typical_s: float) -> float:
+        same = self.tests_s.get(_drop_repetition(run.id))
         if same:
             return statistics.median(same)
         if run.mode == ACCURACY:
@@ -61,50 +61,53 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The runs of a sweep, and which of them are there."""
+class Schedule:
+    """The runs of a sweep, and which of them are done."""
 
-    runs: Sequence[PlannedRun]
+    runs: Sequence[ScheduledRun]
     done: frozenset[str]
-    """Names of the runs that are recorded."""
+    """Ids of the runs that are recorded."""
     failed: frozenset[str]
-    """Names of the runs that failed and have no record."""
+    """Ids of the runs that failed and have no record."""
 
-    def list_open(self, retry_failed: bool) -> list[PlannedRun]:
-        """What is to be run."""
+    def list_open(self, retry_failed: bool) -> list[ScheduledRun]:
+        """The runs to do."""
         settled = self.done if retry_failed else self.done | self.failed
         return [run for run in self.runs if run.id not in settled]
 
 
-def print_plan(
+def print_schedule(
     console: Console,
-    plan: Plan,
-    name_of_entry: str,
+    schedule: Schedule,
+    experiment: str,
     notes: Iterable[str],
     open_s: float,
     open_runs: int,
 ) -> None:
-    """Print the points with their runs, and what is to be done."""
-    groups: dict[tuple[str, Point], list[PlannedRun]] = {}
-    for run in plan.runs:
-        groups.setdefault((run.mode, run.point), []).append(run)
+    """Print the configurations with their runs, and how many are to do.
+
+    open_s: an estimate for the `open_runs` that are to do.
+    """
+    groups: dict[tuple[str, Configuration], list[ScheduledRun]] = {}
+    for run in schedule.runs:
+        groups.setdefault((run.mode, run.configuration), []).append(run)
     columns: dict[str, list[str]] = {}
-    for (mode, point), runs in groups.items():
-        samples = point.samples_per_query
+    for (mode, configuration), runs in groups.items():
+        samples, qps = configuration.samples_per_query, configuration.target_qps
         row = {
-            "network": str(point.network),
-            "scenario": point.scenario,
-            "batch": str(point.batch),
-            "samples/query": "" if samples in (None, point.batch) else str(samples),
-            "queries/s": "" if point.target_qps is None else f"{point.target_qps:g}",
+            "network": str(configuration.network),
+            "scenario": configuration.scenario,
+            "batch": str(configuration.batch),
+            "samples/query": "" if samples in (None, configuration.batch) else str(samples),
+            "queries/s": "" if qps is None else f"{qps:g}",
             "measures": "accuracy" if mode == ACCURACY else "performance",
             "runs": str(len(runs)),
-            "there": str(sum(run.id in plan.done for run in runs)),
-            "failed": str(sum(run.id in plan.failed for run in runs) or ""),
+            "done": str(sum(run.id in schedule.done for run in runs)),
+            "failed": str(sum(run.id in schedule.failed for run in runs) or ""),
         }
         for name, cell in row.items():
             columns.setdefault(name, []).append(cell)
-    table = Table(title=f"experiment {name_of_entry}", title_justify="left")
+    table = Table(title=f"experiment {experiment}", title_justify="left")
     shown = {name: cells for name, cells in columns.items() if any(cells)}
     for name in shown:
         is_text = name in ("network", "scenario", "measures")
@@ -114,10 +117,11 @@ def print_plan(
     console.print(table)
     for note in notes:
         console.print(f"note: {note}", highlight=False)
-    points = len({point for mode, point in groups if mode != ACCURACY})
-    done = sum(run.id in plan.done for run in plan.runs)
+    count = len({configuration for mode, configuration in groups if mode != ACCURACY})
+    done = sum(run.id in schedule.done for run in schedule.runs)
     console.print(
-        f"{points} points, {len(plan.runs)} runs: {done} there already, {open_runs} to do"
+        f"{count} configuration{'' if count == 1 else 's'}, {len(schedule.runs)} runs: "
+        f"{done} done, {open_runs} to do"
         + (f", about {format_duration(open_s)} (an estimate)" if open_runs else ""),
         highlight=False,
     )
@@ -131,5 +135,5 @@ def format_duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _configuration(run_id: str) -> str:
+def _drop_repetition(run_id: str) -> str:
     return run_id.rpartition(".")[0]

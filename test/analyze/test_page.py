@@ -1,4 +1,4 @@
-"""The page of a report: that all is in it, that it is safe, and that it needs nothing else."""
+"""The page: that all is in it, that it is safe, and that it needs nothing else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from html.parser import HTMLParser
 import pytest
 from synthetic_runs import make_odd_runs, make_run, make_runs
 
-from ck_mlperf.analyze import curves, report
+from ck_mlperf.analyze.inline_svg import COLOURS
+from ck_mlperf.analyze.page import build_page, read_sources
+from ck_mlperf.analyze.points import (
+    format_figure,
+    identify_point,
+    judge_point,
+    load_of,
+    measure_throughput,
+)
 from ck_mlperf.analyze.runs import group_points
 
 NOW = datetime(2026, 5, 6, 7, 8, 9, tzinfo=timezone.utc)
@@ -57,7 +65,7 @@ class Page(HTMLParser):
 
 
 def build(*runs, **arguments) -> Page:
-    return Page(report.build_page(runs, NOW, **arguments))
+    return Page(build_page(runs, NOW, **arguments))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +76,7 @@ def runs():
 
 @pytest.fixture(scope="module")
 def content(runs):
-    return report.build_page(runs, NOW)
+    return build_page(runs, NOW)
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +87,12 @@ def page(content):
 def test_every_point_is_there_with_its_figures_and_its_command(runs, page):
     points = group_points(runs)
     ids = [attributes["id"] for attributes, _ in page.find("tbody", **{"class": "point"})]
-    assert sorted(ids) == sorted(map(curves.identify_point, points))
+    assert sorted(ids) == sorted(map(identify_point, points))
     for point in points:
-        identity = curves.identify_point(point)
+        identity = identify_point(point)
         text = page.read(identity)
-        assert curves.format_figure(curves.measure_throughput(point).median) in text
-        assert curves.judge_point(point) in text
+        assert format_figure(measure_throughput(point).median) in text
+        assert judge_point(point) in text
         command = page.read(f"{identity}-command")
         if point.runs[-1].command.isprintable():
             assert command == point.runs[-1].command
@@ -101,8 +109,8 @@ def test_every_point_is_marked_in_a_plot(runs, page):
         for _, attributes, _ in page.elements
         for identity in (attributes.get("data-points") or "").split()
     }
-    loaded = [point for point in group_points(runs) if curves.load_of(point) is not None]
-    assert shown == set(map(curves.identify_point, loaded))
+    loaded = [point for point in group_points(runs) if load_of(point) is not None]
+    assert shown == set(map(identify_point, loaded))
 
 
 def test_nothing_is_fetched_and_nothing_foreign_runs(content, page):
@@ -130,7 +138,7 @@ def test_half_a_character_is_shown_as_such():
 
 @pytest.mark.parametrize("live_version", [None, '"1"'])
 def test_policy_allows_the_own_style_and_script_only(runs, live_version):
-    content = report.build_page(runs[:3], NOW, live_version=live_version)
+    content = build_page(runs[:3], NOW, live_version=live_version)
     ((attributes, _),) = Page(content).find("meta", **{"http-equiv": "Content-Security-Policy"})
     policy = dict(part.split(" ", 1) for part in attributes["content"].split("; "))
     assert policy.pop("default-src") == "'none'"
@@ -156,17 +164,11 @@ def test_labels_headings_and_language(page):
 
 
 def test_colours_of_both_themes_are_there():
-    style, _ = report.read_sources()
+    style, _ = read_sources()
     light, dark = (set(re.findall(r"--([\w-]+):", block)) for block in style.split("@media")[:2])
-    used = set(re.findall(r"var\(--([\w-]+)\)", style)) | set(report_colours())
+    used = set(re.findall(r"var\(--([\w-]+)\)", style)) | set(COLOURS.values())
     assert used <= light
     assert light == dark
-
-
-def report_colours() -> Iterator[str]:
-    from ck_mlperf.analyze.inline_svg import COLOURS
-
-    yield from COLOURS.values()
 
 
 def test_verdicts_margins_and_doubts():
@@ -216,7 +218,7 @@ def test_failed_runs_and_other_runs_are_told():
     peak = make_run(mode="FindPeakPerformance", peak_qps=500.0)
     page = build(failed, peak, make_run())
     assert page.read("summary-text").startswith(
-        "1 point from 3 recorded runs, 1 failed run among them, 1 search for the peak"
+        "1 point from 3 recorded runs, 1 failed run among them, 1 run of FindPeakPerformance"
     )
     failures = page.read("failures")
     assert "sweep, batch-8: Offline, PerformanceOnly exit code 3 no space" in failures

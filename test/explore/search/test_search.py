@@ -5,32 +5,33 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.explore.find import read_rules, read_search
-from ck_mlperf.explore.runs import Failure, Outcome, PlannedRun, Watcher
-from ck_mlperf.explore.search import list_rates
+from ck_mlperf.explore.runs import Outcome, ScheduledRun, Watcher, make_failure
+from ck_mlperf.explore.search.algorithm import list_rates
+from ck_mlperf.explore.search.definition import read_rules, read_search
 from ck_mlperf.explore.session import explore as run_explore
 
 NAME = "probes"
 
 
 class System:
-    """An executor: a query takes `latency_ms(point)`, and a run fails where `fails(point)`."""
+    """An executor: `latency_ms` says how long a query takes, `fails` whether a run fails."""
 
     def __init__(self, entry: Any, latency_ms: Callable[[Any], float]) -> None:
         self.entry = entry
         self.latency_ms = latency_ms
-        self.fails: Callable[[Any], bool] = lambda point: False
+        self.fails: Callable[[Any], bool] = lambda c: False
         self.others_core_s = 0.0
-        self.runs: list[PlannedRun] = []
+        self.runs: list[ScheduledRun] = []
         self.left = 1000
 
-    def run(self, runs: Sequence[PlannedRun], watcher: Watcher) -> None:
+    def run(self, runs: Sequence[ScheduledRun], watcher: Watcher) -> None:
         for run in runs:
             if self.left == 0:
                 raise KeyboardInterrupt
@@ -39,12 +40,11 @@ class System:
             watcher.started(run)
             watcher.ended(self.make_outcome(run))
 
-    def make_outcome(self, run: PlannedRun) -> Outcome:
-        if self.fails(run.point):
-            failure = Failure(run.id, "2026-01-01", 1, 2, "no memory", "p", {}, "w", run.argv)
-            return Outcome(run, 1, failure=failure)
-        p99_ms = self.latency_ms(run.point)
-        bound_ms = 50 if run.point.scenario == "MultiStream" else 15
+    def make_outcome(self, run: ScheduledRun) -> Outcome:
+        if self.fails(run.configuration):
+            return make_failure(run, datetime.now(timezone.utc), 1, 2, "no memory")
+        p99_ms = self.latency_ms(run.configuration)
+        bound_ms = 50 if run.configuration.scenario == "MultiStream" else 15
         checks = [
             {"metric": "p99_ms", "ok": p99_ms <= bound_ms},
             {"metric": "loadgen_errors", "ok": True},
@@ -53,7 +53,7 @@ class System:
         record = {
             "settings": {
                 "ours": {"CK_EXPLORE_RUN": {"value": run.id}},
-                "loadgen": {"server_target_qps": run.point.target_qps or 300.0},
+                "loadgen": {"server_target_qps": run.configuration.target_qps or 300.0},
             },
             "timing": {"wall_s": 1.0},
             "engine": {"name": "onnxruntime-cpu"},
@@ -70,7 +70,7 @@ class System:
             "latencies_ns": {"p99": int(p99_ms * 1e6)},
             "throughput": {"samples_per_second": 100.0 + len(self.runs)},
             "verdicts": {
-                "loadgen": {"valid": run.point.scenario != "Server" or p99_ms <= 15},
+                "loadgen": {"valid": run.configuration.scenario != "Server" or p99_ms <= 15},
                 "rules": [{"id": "v0.5", "checks": checks}],
             },
         }
@@ -84,11 +84,11 @@ class Explore:
 
     def __init__(self, repository: Path) -> None:
         self.repository = repository
-        self.latency_ms: Callable[[Any], float] = lambda point: 1.0
-        self.fails: Callable[[Any], bool] = lambda point: False
+        self.latency_ms: Callable[[Any], float] = lambda c: 1.0
+        self.fails: Callable[[Any], bool] = lambda c: False
         self.left = 1000
         self.others_core_s = 0.0
-        self.runs: list[PlannedRun] = []
+        self.runs: list[ScheduledRun] = []
         (repository / "experiment" / NAME / ".cm").mkdir(parents=True)
         (repository / "experiment" / NAME / ".cm" / "meta.json").write_text("{}")
 
@@ -112,7 +112,7 @@ def explore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Explore:
 
 
 def test_server(explore, capsys):
-    explore.latency_ms = lambda point: 5 if (point.target_qps or 0) < 1000 else 40
+    explore.latency_ms = lambda c: 5 if (c.target_qps or 0) < 1000 else 40
     assert explore("--scenario=Server") == 0
     said = capsys.readouterr().out
     assert "Server, judged by LoadGen's verdict" in said
@@ -121,14 +121,14 @@ def test_server(explore, capsys):
     above = min(rate for rate in list_rates(0.02) if rate >= 1000)
     assert f"the largest load that is VALID: {below:g} queries/s" in said
     assert f"VALID in 3 of 3 runs; the next load, {above:g}, was VALID in 0 of 2" in said
-    assert "with 95% confidence a run at this load is VALID with a chance of at least 37%" in said
+    assert "with 95% confidence, a run at this load is VALID with a chance of at least 37%" in said
     first = explore.runs[1]
     assert first.environment["CK_LOADGEN_COUNT_OVERRIDE"] == "662"
     assert first.environment["CK_LOADGEN_DURATION"] == "10"
 
 
 def test_what_is_there_is_not_run_again(explore, capsys):
-    explore.latency_ms = lambda point: 5 if (point.target_qps or 0) < 1000 else 40
+    explore.latency_ms = lambda c: 5 if (c.target_qps or 0) < 1000 else 40
     for _ in range(3):  # interrupted twice
         explore.left = 5
         code = explore("--scenario=Server")
@@ -148,20 +148,22 @@ def test_what_is_there_is_not_run_again(explore, capsys):
 
 
 def test_multistream_by_a_stand_in(explore, capsys):
-    explore.latency_ms = lambda point: 1.5 * point.samples_per_query
+    explore.latency_ms = lambda c: 1.5 * c.samples_per_query
     assert explore("--scenario=MultiStream") == 0
     said = capsys.readouterr().out
     assert "p99 at most 50 ms (a stand-in for it: today's LoadGen" in said
     assert "the largest load that is VALID: 33 samples per query" in said
-    assert {run.point.batch - run.point.samples_per_query for run in explore.runs} == {0}
-    assert explore.runs[0].point.samples_per_query == 8
+    assert {
+        run.configuration.batch - run.configuration.samples_per_query for run in explore.runs
+    } == {0}
+    assert explore.runs[0].configuration.samples_per_query == 8
 
 
 def test_the_largest_batch(explore, capsys):
-    explore.fails = lambda point: point.batch > 96
+    explore.fails = lambda c: c.batch > 96
     assert explore("--scenario=Offline", "--limit=1024") == 0
     said = capsys.readouterr().out
-    assert explore.runs[0].point.batch == 1024
+    assert explore.runs[0].configuration.batch == 1024
     assert "1024 samples at once (batch), run 1: FAILED, which counts as INVALID" in said
     assert "no memory" in said
     assert "the largest load that is VALID: 96 samples at once (batch)" in said
@@ -171,15 +173,15 @@ def test_the_largest_batch(explore, capsys):
 
 def test_the_limit_is_valid(explore, capsys):
     assert explore("--scenario=Offline", "--limit=64") == 0
-    assert "it is the highest that may be tried" in capsys.readouterr().out
-    assert [run.point.batch for run in explore.runs] == [64, 64, 64]
+    assert "it is the highest load that may be tried" in capsys.readouterr().out
+    assert [run.configuration.batch for run in explore.runs] == [64, 64, 64]
 
 
 def test_single_stream_is_measured(explore, capsys):
     assert explore("--scenario=SingleStream") == 0
     said = capsys.readouterr().out
     assert "no load to search for" in said
-    assert "median of 6 runs 103.5 samples/s; the median" in said
+    assert "median of 6 runs 103.5 samples/s; the true median" in said
     assert "between 101 and 106 with 97% confidence" in said
     assert len(explore.runs) == 6
     assert "doubtful" not in said
@@ -193,31 +195,34 @@ def test_what_the_machine_disturbed_is_said(explore, capsys):
 
 
 def test_nothing_is_valid(explore, capsys):
-    explore.latency_ms = lambda point: 99
+    explore.latency_ms = lambda c: 99
     assert explore("--scenario=Server") == 1
     said = capsys.readouterr().out
     assert "no load was VALID 3 times in a row, down to" in said
-    assert min(run.point.target_qps for run in explore.runs if run.point.target_qps) > 300 / 17
+    assert (
+        min(run.configuration.target_qps for run in explore.runs if run.configuration.target_qps)
+        > 300 / 17
+    )
 
 
 def test_used_up(explore, capsys):
-    explore.latency_ms = lambda point: 5 if (point.target_qps or 0) < 1000 else 40
+    explore.latency_ms = lambda c: 5 if (c.target_qps or 0) < 1000 else 40
     assert explore("--scenario=Server", "--start=500", "--max_runs=3") == 1
     said = capsys.readouterr().out
-    assert "cannot tell: --max_runs=3 is used up" in said
-    assert "The same command with more goes on" in said
+    assert "no answer: --max_runs=3 is used up" in said
+    assert "The same command with more continues" in said
     assert explore("--scenario=Server", "--start=500") == 0
 
 
 def test_a_first_probe_that_fails_ends_the_search(explore):
-    explore.fails = lambda point: True
+    explore.fails = lambda c: True
     with pytest.raises(UserError, match="no memory"):
         explore("--scenario=Server", "--start=500")
     assert len(explore.runs) == 1
 
 
 def test_a_failed_probe_above_counts_as_invalid(explore, capsys):
-    explore.fails = lambda point: (point.target_qps or 0) > 800
+    explore.fails = lambda c: (c.target_qps or 0) > 800
     assert explore("--scenario=Server", "--start=500") == 0
     assert "FAILED, which counts as INVALID" in capsys.readouterr().out
 
@@ -247,7 +252,7 @@ def test_dry_run(explore, capsys):
         ({"scenario": "Offline", "batch": "5"}, "leave out what is searched: samples at once"),
         ({"scenario": "MultiStream", "samples_per_query": "5"}, "leave out what is searched"),
         ({"scenario": "Server", "repetitions": "1"}, "want at least 2"),
-        ({"scenario": "Server", "resolution": "0"}, "resolution: '0': want a number from 0.001"),
+        ({"scenario": "Server", "resolution": "0"}, "resolution: '0': want a number, 0.001 to 0.5"),
         ({"scenario": "Server", "resolution": "2%"}, "resolution: '2%': want a number"),
         ({"scenario": "Server", "start": "nan"}, "start: 'nan': want a number"),
         ({"scenario": "Server", "limit": "1e9"}, "limit: '1e9': want a whole number"),

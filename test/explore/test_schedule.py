@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from ck_mlperf.explore.local import find_error
-from ck_mlperf.explore.plan import OVERHEAD_S, Estimate, format_duration
 from ck_mlperf.explore.runs import Outcome
+from ck_mlperf.explore.schedule import OVERHEAD_S, Estimate, format_duration
 from ck_mlperf.explore.sweep import read_sweep
 
 
@@ -57,8 +57,8 @@ def test_durations(seconds: float, words: str) -> None:
         ("CK error: x", "noise\nerror: a\nerror: b\n  more", 2, "b\n  more"),
         ("lines\nCK error: [x] no space left\nend", "noise", 1, "CK error: [x] no space left"),
         ("", "Traceback\nZeroDivisionError: x\n", 1, "Traceback\nZeroDivisionError: x"),
-        ("all well", "", 0, "exit code 0, without a record and without a word"),
-        ("", "", -9, "ended by signal 9 (SIGKILL), without a word"),
+        ("all well", "", 0, "exit code 0, without a record and without a message"),
+        ("", "", -9, "ended by signal 9 (SIGKILL), without a message"),
         ("", "", -200, "signal 200 (unknown)"),
     ],
 )
