@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shutil
@@ -27,20 +28,27 @@ def checkout(repository, tmp_path) -> Path:
     return tmp_path
 
 
-def test_the_job_runs_without_ck(checkout, library_environment):
+def run_block(checkout: Path, environment: dict[str, str], number: int) -> str:
+    """What the shell block of examples/README.md prints, in the root of the checkout."""
     readme = (checkout / "examples" / "README.md").read_text()
-    (script,) = re.findall(r"^```sh\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
-    programs = f"{Path(sys.executable).parent}:{library_environment['PATH']}"
+    scripts = re.findall(r"^```sh\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    assert len(scripts) == 3
+    programs = f"{Path(sys.executable).parent}:{environment['PATH']}"
     process = subprocess.run(
-        ["bash", "-euc", script],
+        ["bash", "-euc", scripts[number]],
         cwd=checkout,
-        env=library_environment | {"PATH": programs},
+        env=environment | {"PATH": programs},
         capture_output=True,
         text=True,
         check=False,
     )
     assert process.returncode == 0, process.stderr
-    assert "LATENCIES (in nanoseconds and fps)" in process.stdout
+    return process.stdout
+
+
+def test_the_job_and_a_test_run_without_ck(checkout, library_environment):
+    printed = run_block(checkout, library_environment, 0)
+    assert "LATENCIES (in nanoseconds and fps)" in printed
     record = json.loads((checkout / "examples" / "tmp" / "record.json").read_text())
     assert record["program"] == "image-classification-tensorrt-loadgen-py"
     assert record["accuracy"]["total"] == 500
@@ -49,6 +57,15 @@ def test_the_job_runs_without_ck(checkout, library_environment):
     ours = record["settings"]["ours"]
     assert ours["CK_BATCH_SIZE"] == {"value": 16, "origin": "env"}
     assert ours["CK_LOADGEN_BUFFER_SIZE"] == {"value": 500, "origin": "default"}
+    printed = run_block(checkout, library_environment, 1)
+    assert re.search(r"^[\d,]+ samples/s, VALID$", printed, re.MULTILINE)
+
+
+def test_a_plan_is_built_without_ck(checkout, library_environment):
+    if importlib.util.find_spec("tensorrt_rtx") is None:
+        pytest.skip("NOT RUN: needs TensorRT for RTX (pip install tensorrt-rtx-cu13)")
+    printed = run_block(checkout, library_environment, 2)
+    assert "examples/tmp/plan/model.plan: fp16, up to 32 images, tensorrt_rtx" in printed
 
 
 def test_the_job_names_the_model_that_is_shipped(repository):
