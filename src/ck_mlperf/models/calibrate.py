@@ -40,7 +40,7 @@ class Statistics:
         self._counts = np.zeros(_BINS, np.int64)
         self._sums: npt.NDArray[np.float64] | float = 0.0
 
-    def add(self, values: npt.NDArray[Any]) -> None:
+    def add(self, values: npt.NDArray[np.float32]) -> None:
         """values: [1, channels, ...], of one image. Raises FloatingPointError if not finite."""
         absolute = np.abs(values).ravel()
         highest = float(absolute.max())
@@ -54,8 +54,10 @@ class Statistics:
             merged = self._counts.reshape(-1, 2).sum(axis=1)
             self._counts = np.concatenate([merged, np.zeros_like(merged)])
             self._top *= 2
-        bins = (absolute * (_BINS / self._top)).astype(np.int32)
-        self._counts += np.bincount(np.minimum(bins, _BINS - 1), minlength=_BINS)
+        absolute *= _BINS / self._top
+        counts = np.bincount(absolute.astype(np.intp), minlength=_BINS + 1)
+        counts[_BINS - 1] += counts[_BINS]  # the value _top itself
+        self._counts += counts[:_BINS]
 
     @property
     def mean(self) -> npt.NDArray[np.float64]:
