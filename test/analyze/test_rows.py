@@ -53,8 +53,8 @@ def test_a_failed_repetition_leaves_the_others(save_point, tmp_path):
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        ({"schema_version": 2}, "no record of a run of version 2: Object missing required field"),
-        (make_json(latencies_ns={"p50": 0}), "no record of a run: latency_p50_ns is 0"),
+        ({"schema_version": 2}, "not a record of a run of version 2: Object missing required field"),
+        (make_json(latencies_ns={"p50": 0}), "not a record of a run: latency_p50_ns is 0"),
     ],
 )
 def test_bad_records_are_named_and_passed_over(save_point, tmp_path, capsys, record, said):
@@ -89,7 +89,7 @@ def test_a_note_of_a_failure_that_is_none(save_point, tmp_path, capsys, change):
     path = save_point(make_json()).with_name("failed-1.json")
     path.write_text(json.dumps({**FAILURE, **change}))
     assert len(read_runs([tmp_path / "local"])) == 1
-    assert f"{path}: no note of a failed run: " in capsys.readouterr().err
+    assert f"{path}: not a note of a failed run: " in capsys.readouterr().err
 
 
 def test_a_row_has_the_figures_of_its_record():
@@ -203,7 +203,7 @@ def test_precision_by_tags():
 
 @pytest.mark.parametrize("start", ["yesterday", "2026-03-01T10:30:00", "2026-99-01T10:30:00+00:00"])
 def test_a_time_that_is_none(start):
-    with pytest.raises(UserError, match="no record of a run"):
+    with pytest.raises(UserError, match="not a record of a run"):
         make(timing={"start": start})
 
 
@@ -217,7 +217,7 @@ def test_figures_that_cannot_be(save_point, tmp_path, capsys, part, name, wrong)
     record[part][name] = wrong
     save_point(record)
     assert read_runs([tmp_path / "local"]) == []
-    assert "no record of a run" in capsys.readouterr().err
+    assert "not a record of a run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("wrong", ["many", True])

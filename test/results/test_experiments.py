@@ -79,15 +79,15 @@ def test_what_python_writes_beyond_json_does_not_hide_a_record(save_point):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "no JSON: Expecting value"),
-        (b'{"characteristics_list": [{"run": {"schema_ver', "no JSON: Unterminated string"),
-        (b'"\xff"', "no JSON: 'utf-8' codec"),
-        (b"[" * 100_000, "no JSON: maximum recursion depth"),
+        (b"", "not JSON: Expecting value"),
+        (b'{"characteristics_list": [{"run": {"schema_ver', "not JSON: Unterminated string"),
+        (b'"\xff"', "not JSON: 'utf-8' codec"),
+        (b"[" * 100_000, "not JSON: maximum recursion depth"),
         (b'{"characteristics_list": [{"run": {"schema_version": 999}}]}', "made by a newer"),
-        (b'{"characteristics_list": [{"run": {"schema_version": "2"}}]}', "no record of a run"),
+        (b'{"characteristics_list": [{"run": {"schema_version": "2"}}]}', "not a record of a run"),
         (
             b'{"characteristics_list": [{"run": {"schema_version": 2}}]}',
-            "no record of a run of version 2: Object missing required field `program`",
+            "not a record of a run of version 2: Object missing required field `program`",
         ),
     ],
 )
@@ -127,5 +127,5 @@ def test_the_note_of_a_failure(tmp_path):
 def test_a_note_of_a_failure_that_is_none(tmp_path, change):
     path = tmp_path / "failed-1.json"
     path.write_text(json.dumps({**FAILURE, **change}))
-    with pytest.raises(UserError, match=r"failed-1\.json: no note of a failed run: "):
+    with pytest.raises(UserError, match=r"failed-1\.json: not a note of a failed run: "):
         read_failure(path)

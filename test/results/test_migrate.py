@@ -64,13 +64,13 @@ def test_json_of_another_program(text):
 
 @pytest.mark.parametrize("version", ['"1"', "true", "1.0", "0", "null"])
 def test_no_version_at_all(version):
-    with pytest.raises(UserError, match="no record of a run: its schema_version is"):
+    with pytest.raises(UserError, match="not a record of a run: its schema_version is"):
         read_record(f'{{"schema_version": {version}}}'.encode())
 
 
 @pytest.mark.parametrize("content", [b"", b'{"schema_version": 2', b"\xff", b"[" * 100_000])
 def test_no_json(content):
-    with pytest.raises(UserError, match="no JSON: "):
+    with pytest.raises(UserError, match="not JSON: "):
         read_record(content)
 
 
@@ -95,7 +95,7 @@ def test_any_part_of_a_wrong_type(version):
     for path in list_paths(first):
         record = make_json(version)
         find_holder(record, path)[path[-1]] = [{"odd": {}}]  # no part is a list of such
-        with pytest.raises(UserError, match="no record of a run"):
+        with pytest.raises(UserError, match="not a record of a run"):
             read(record)
 
 
@@ -114,7 +114,7 @@ def test_any_part_of_a_wrong_type(version):
 def test_the_error_names_the_part(changes, said):
     with pytest.raises(UserError) as caught:
         make_record(**changes)
-    assert str(caught.value).startswith("no record of a run of version 2: ")
+    assert str(caught.value).startswith("not a record of a run of version 2: ")
     assert said in str(caught.value)
 
 

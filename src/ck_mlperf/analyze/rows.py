@@ -93,7 +93,7 @@ def make_run(record: Record, file: ExperimentFile, repetition: int) -> Run:
             if value is not None and value <= 0:
                 raise ValueError(f"{name} is {value!r}")
     except (UserError, ValueError) as error:
-        raise UserError(f"{file.path}: no record of a run: {error}") from error
+        raise UserError(f"{file.path}: not a record of a run: {error}") from error
     return run
 
 
@@ -106,7 +106,7 @@ def make_failed_run(failure: Failure, file: ExperimentFile) -> Run:
         run = _take_failure(failure, file)
         _check_range(run)
     except ValueError as error:
-        raise UserError(f"{file.path}: no note of a failed run: {error}") from error
+        raise UserError(f"{file.path}: not a note of a failed run: {error}") from error
     return run
 
 

@@ -16,7 +16,7 @@ def decode_json(content: bytes | msgspec.Raw, kind: type[T]) -> T:
     Python's writer, and so CK's, goes beyond JSON: its NaN and Infinity are read as strings, which
     no figure takes, its halves of surrogate pairs as `?`.
     Raises msgspec.ValidationError, which names the field, where a value is of another type;
-    another ValueError, or RecursionError, where it is no JSON.
+    another ValueError, or RecursionError, where it is not JSON.
     """
     try:
         return msgspec.json.decode(content, type=kind)

@@ -125,7 +125,7 @@ def read_failure(path: Path) -> Failure:
     try:
         return _read(path, Failure)
     except msgspec.ValidationError as error:
-        raise UserError(f"{path}: no note of a failed run: {error}") from error
+        raise UserError(f"{path}: not a note of a failed run: {error}") from error
 
 
 def write_failure(failure: Failure, path: Path) -> None:
@@ -141,7 +141,7 @@ def _read(path: Path, kind: type[_T]) -> _T:
     except msgspec.ValidationError:
         raise
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: no JSON: {error}") from error
+        raise UserError(f"{path}: not JSON: {error}") from error
 
 
 def _list_entries(repository: Path) -> list[Path]:

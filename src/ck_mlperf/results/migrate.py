@@ -36,11 +36,11 @@ def _read_other(content: bytes | msgspec.Raw) -> Record | None:
     except msgspec.ValidationError:
         return None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"no JSON: {error}") from error
+        raise UserError(f"not JSON: {error}") from error
     if version is msgspec.UNSET:
         return None
     if type(version) is not int or version < 1:
-        raise UserError(f"no record of a run: its schema_version is {version!r}")
+        raise UserError(f"not a record of a run: its schema_version is {version!r}")
     if version > SCHEMA_VERSION:
         raise UserError(f"made by a newer ck-mlperf: version {version}; update this checkout")
     try:
@@ -48,7 +48,7 @@ def _read_other(content: bytes | msgspec.Raw) -> Record | None:
             return msgspec.convert(_from_version_1(json.loads(bytes(content))), Record)
         return decode_json(content, Record)
     except msgspec.ValidationError as error:
-        raise UserError(f"no record of a run of version {version}: {error}") from error
+        raise UserError(f"not a record of a run of version {version}: {error}") from error
 
 
 def _from_version_1(record: dict[str, Any]) -> dict[str, Any]:
