@@ -40,7 +40,7 @@ def measure(repository: Path) -> None:
 
     from rich.console import Console
 
-    from ck_mlperf.analyze.experiments import read_runs
+    from ck_mlperf.analyze.rows import read_runs
     from ck_mlperf.analyze.runs import group_points
     from ck_mlperf.analyze.show import show_points
     from ck_mlperf.analyze.table import export, query

@@ -21,8 +21,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from ck_mlperf.analyze.experiments import find_files, read_runs
 from ck_mlperf.analyze.page import build_page
+from ck_mlperf.analyze.rows import read_runs
+from ck_mlperf.results.experiments import find_files
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "docs" / "analysis-records.zip"

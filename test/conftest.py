@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from .builders.images import images
+from .builders.points import record, save_point
 from .builders.real_run import real_run
 
-__all__ = ["images", "real_run"]
+__all__ = ["images", "real_run", "record", "save_point"]
 
 # What a shell starts in the background ignores Ctrl-C, and so would the programs to which tests
 # send it.

@@ -19,6 +19,8 @@ Settings: the table of docs/settings.md, between its markers, from ck_mlperf.loa
 
 Commands: the verbs in module/loadgen's meta.json, and their options in docs/commands.md, between
 its markers, from the parsers in ck_mlperf.commands.
+
+Schema: record.schema.json, from the types in ck_mlperf.results.record (schema.py).
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
+from schema import make_record_schema  # noqa: E402
+
 from ck_mlperf.commands import CK_COMMAND, COMMAND, OWN_VERBS, VERBS, load_verb  # noqa: E402
 from ck_mlperf.commands.parser import describe_value  # noqa: E402
 from ck_mlperf.loadgen.settings import VARIABLES  # noqa: E402
@@ -214,6 +218,7 @@ def main() -> int:
     images = docker_entries()
     aliases = alias_files(images)
     wanted = images | aliases | enumerated_metas() | settings_page() | command_files()
+    wanted[ROOT / "src/ck_mlperf/results/record.schema.json"] = make_record_schema()
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     surplus = [
         path

@@ -149,7 +149,7 @@ def test_files_that_are_being_written(save_point, record, serve, capfd):
         assert answer.status == 200
         assert b"1 point from 1 recorded run" in content
         assert b"passed over: " in content
-        assert b"no JSON" in content
+        assert b"not JSON" in content
         version = answer.getheader("ETag")
         assert ask(server, If_None_Match=version)[0].status == 304
     whole.write_text(text)

@@ -10,12 +10,13 @@ import os
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from ck_mlperf.loadgen.engines import make_engine
 from ck_mlperf.loadgen.one_test import run_test
 from ck_mlperf.loadgen.settings import read_settings
-from ck_mlperf.results.record import describe_engine
+from ck_mlperf.results.build import describe_engine
 
 log_dir, kind, model = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 images = np.random.default_rng(0).integers(0, 256, (500, 28, 28, 3), np.uint8)
@@ -29,7 +30,7 @@ print(
             "wall_s": outcome.wall_s,
             "devices": [dataclasses.asdict(device) for device in outcome.devices],
             "conditions": outcome.conditions,
-            "engine": describe_engine([engine], outcome.settings.batch_size),
+            "engine": msgspec.to_builtins(describe_engine([engine], outcome.settings.batch_size)),
         }
     )
 )

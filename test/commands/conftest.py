@@ -9,10 +9,6 @@ import pytest
 
 from ck_mlperf.commands import main
 
-from ..analyze.conftest import record, save_point
-
-__all__ = ["record", "save_point"]
-
 
 @pytest.fixture
 def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

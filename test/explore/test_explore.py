@@ -161,7 +161,7 @@ def test_a_broken_record_is_named(fake_ck: FakeCk) -> None:
     path = min((fake_ck.experiments / "s").glob("ckp-*"))
     path.write_text(path.read_text()[:40])
     _, err = fake_ck(*SWEEP, code=2)
-    assert f"{path} is not JSON" in err
+    assert f"{path}: not JSON" in err
     path.write_text('{"characteristics_list": [{"run": {"settings": 3}}]}')
     _, err = fake_ck(*SWEEP, code=2)
     assert f"{path} is not a record" in err
@@ -169,7 +169,7 @@ def test_a_broken_record_is_named(fake_ck: FakeCk) -> None:
     failure = fake_ck.experiments / "s" / "failed-x.r1.json"
     failure.write_text("[]")
     _, err = fake_ck(*SWEEP, code=2)
-    assert f"{failure} does not describe" in err
+    assert f"{failure}: not a note of a failed run" in err
     failure.unlink()
     out, _ = fake_ck(*SWEEP)
     assert "4 done, 1 to do" in out

@@ -32,7 +32,7 @@ def measurer(fake_ck: FakeCk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Measu
 
 def test_a_configuration_is_measured_once(fake_ck: FakeCk, measurer: Measurer) -> None:
     record = measurer.measure(CONFIGURATION, 1)
-    assert record["throughput"]["samples_per_second"] == 1234.5
+    assert record.samples_per_second == 1234.5
     assert measurer.measure(CONFIGURATION, 1) == record
     again = Measurer(measurer.sweep, Entry(fake_ck.repository, "probes"), measurer.executor)
     assert again.measure(CONFIGURATION, 1) == record
@@ -52,5 +52,5 @@ def test_a_failed_probe_says_why_and_is_not_tried_again(
     assert len(fake_ck.list_calls()) == 1
     fake_ck.behave()
     measurer.retry_failed = True
-    assert measurer.measure(CONFIGURATION, 1)["timing"] == {"wall_s": 0.5}
+    assert measurer.measure(CONFIGURATION, 1).timing.wall_s == 0.5
     assert not measurer.entry.read_failures()

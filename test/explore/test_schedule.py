@@ -9,6 +9,8 @@ from ck_mlperf.explore.runs import Outcome
 from ck_mlperf.explore.schedule import OVERHEAD_S, Estimate, format_duration
 from ck_mlperf.explore.sweep import read_sweep
 
+from ..builders.records import make_record
+
 
 def test_an_estimate_learns() -> None:
     sweep = read_sweep({"scenario": "Offline", "batch": "1,2", "duration": "20", "accuracy": "no"})
@@ -19,7 +21,7 @@ def test_an_estimate_learns() -> None:
         estimate.learn(runs[0].id, wall_s)
     assert estimate.estimate_s(runs[:1]) == pytest.approx(31 + OVERHEAD_S)
     assert estimate.estimate_s(runs[1:2]) == pytest.approx(20 + OVERHEAD_S)
-    outcome = Outcome(runs[1], wall_s=27, record={"timing": {"wall_s": 25}})
+    outcome = Outcome(runs[1], wall_s=27, record=make_record(timing={"wall_s": 25}))
     estimate.learn_outcome(outcome)
     assert estimate.estimate_s(runs[1:2]) == pytest.approx(25 + 2)
     assert estimate.estimate_s([]) == 0

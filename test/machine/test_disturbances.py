@@ -1,16 +1,10 @@
-import copy
-import json
-from pathlib import Path
-
 import pytest
 
-from ck_mlperf.machine.disturbances import find_disturbances
-from ck_mlperf.results.migrate import migrate
 from ck_mlperf.results.report import format_report
 
-RECORDS = Path(__file__).resolve().parents[1] / "data" / "records"
-RECORD = json.loads((RECORDS / "version-2-first.json").read_text())
-QUIET_CPU = RECORD["conditions"]["cpu"] | {
+from ..builders import records
+
+QUIET_CPU = {
     "wall_s": 10.0, "cores": 4, "busy_core_s": 30.0, "own_core_s": 29.0, "steal_core_s": 0.1,
 }  # fmt: skip
 QUIET_GPU = {
@@ -28,25 +22,22 @@ QUIET_GPU = {
 }
 
 
-def make_record(cpu=None, gpu=None, engine="onnxruntime-cpu") -> dict:
-    record = copy.deepcopy(RECORD)
-    record["engine"]["name"] = engine
-    record["conditions"]["cpu"] = QUIET_CPU | (cpu or {})
-    record["conditions"]["gpus"] = [] if gpu is None else [QUIET_GPU | gpu]
-    assert migrate(record) == record
-    return record
+def make_record(cpu=None, gpu=None, engine="onnxruntime-cpu", **changes):
+    conditions = {
+        "cpu": QUIET_CPU | (cpu or {}),
+        "gpus": [] if gpu is None else [QUIET_GPU | gpu],
+    }
+    return records.make_record(engine={"name": engine}, conditions=conditions, **changes)
 
 
 def find_texts(*args, **kwargs) -> dict[str, str]:
-    return {found.kind: found.text for found in find_disturbances(make_record(*args, **kwargs))}
+    return {found.kind: found.text for found in make_record(*args, **kwargs).find_disturbances()}
 
 
 def test_a_quiet_machine():
     assert find_texts() == {}
     assert find_texts(gpu={}) == {}  # at its power limit, and one change of clocks
-    assert (
-        find_disturbances(migrate(json.loads((RECORDS / "version-1-first.json").read_text()))) == []
-    )
+    assert records.make_record(1).find_disturbances() == []
 
 
 def test_others_on_the_processors():
@@ -112,9 +103,8 @@ def test_others_on_the_gpu():
 
 
 def test_a_run_without_a_speed_has_none():
-    record = make_record({"own_core_s": 0.0})
-    assert find_disturbances(record)
-    assert find_disturbances(record | {"latencies_ns": None}) == []
+    assert make_record({"own_core_s": 0.0}).find_disturbances()
+    assert make_record({"own_core_s": 0.0}, latencies_ns=None).find_disturbances() == []
 
 
 @pytest.mark.parametrize("silent", [False, True])
@@ -122,9 +112,11 @@ def test_the_report_warns_in_a_line_each(silent):
     hot = {"clocks_event_reasons": {"sw_thermal_slowdown": 12}}
     record = make_record({"own_core_s": 20.0, "steal_core_s": 1.7}, hot)
     lines = format_report(record, silent=silent).splitlines()
-    texts = [found.text for found in find_disturbances(record)]
+    texts = [found.text for found in record.find_disturbances()]
     assert [line for line in lines if line.startswith("Disturbed")] == [
         f"Disturbed: {text}" for text in texts
     ]
     assert len(texts) == 3
-    assert not any(line.startswith("Disturbed") for line in format_report(RECORD).splitlines())
+    assert not any(
+        line.startswith("Disturbed") for line in format_report(records.make_record()).splitlines()
+    )

@@ -4,10 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.results.logs import ACCURACY_LOG, DETAIL_LOG, read_answers, read_result
+from ck_mlperf.results.record import EarlyStopped
 
 SHORT = {"MODE": "PerformanceOnly", "DURATION": 0.2}
 SCENARIOS = ["SingleStream", "MultiStream", "Server", "Offline"]
@@ -54,19 +56,19 @@ def test_performance_log_agrees_with_loadgens_summary(real_run, scenario):
     names = {"Min latency (ns)": "min", "Max latency (ns)": "max", "Mean latency (ns)": "mean"}
     names |= {f"{p}.00 percentile latency (ns)": f"p{p}" for p in (50, 90, 95, 97, 99)}
     names["99.90 percentile latency (ns)"] = "p99_9"
-    assert {name: performance.latencies_ns[name] for name in names.values()} == {
+    assert msgspec.structs.asdict(performance.latencies_ns) == {
         ours: int(summary[theirs]) for theirs, ours in names.items()
     }
     assert result.settings["min_duration_ms"] == int(summary["min_duration (ms)"]) == 200
     assert result.get_number("performance_sample_count") == 500
-    assert performance.samples_per_second > 0
+    assert performance.throughput.samples_per_second > 0
     rates = {
         "SingleStream": "QPS w/ loadgen overhead",
         "Server": "Completed samples per second",
         "Offline": "Samples per second",
     }
     if scenario in rates:
-        assert performance.samples_per_second == pytest.approx(
+        assert performance.throughput.samples_per_second == pytest.approx(
             float(summary[rates[scenario]]), rel=1e-4
         )
 
@@ -76,12 +78,12 @@ def test_multistream_latencies_are_those_of_queries(real_run):
                    MODE="PerformanceOnly")  # fmt: skip
     result = read_result(run.outcome.log_dir)
     performance = result.performance
-    assert (performance.queries, performance.samples_per_query) == (1440, 30)
-    assert performance.samples == 43_200
-    assert performance.queries_per_second == pytest.approx(performance.samples_per_second / 30)
-    assert performance.early_stopped_ns["p99"] >= performance.latencies_ns["p99"]
-    assert performance.early_stopped_ns["p90"] is None
-    assert performance.latencies_ns["mean"] * 1440 / 1e9 <= performance.duration_s + 0.002
+    counts, throughput = performance.counts, performance.throughput
+    assert (counts.queries, counts.samples_per_query, counts.samples) == (1440, 30, 43_200)
+    assert throughput.queries_per_second == pytest.approx(throughput.samples_per_second / 30)
+    assert performance.early_stopped_ns.p99 >= performance.latencies_ns.p99
+    assert performance.early_stopped_ns.p90 is None
+    assert performance.latencies_ns.mean * 1440 / 1e9 <= performance.duration_s + 0.002
 
 
 def test_accuracy_run_has_no_performance(real_run):
@@ -97,7 +99,7 @@ def test_reasons_of_an_invalid_run_are_named(real_run):
     assert any("30 s of min_duration" in reason for reason in performance.reasons)
     run = real_run(SCENARIO="SingleStream", MODE="PerformanceOnly", COUNT_OVERRIDE=3)
     performance = read_result(run.outcome.log_dir).performance
-    assert performance.early_stopped_ns == {"p90": None, "p99": None}
+    assert performance.early_stopped_ns == EarlyStopped(p90=None, p99=None)
     assert any("at least 64 queries" in reason for reason in performance.reasons)
 
 
@@ -106,9 +108,9 @@ def test_rate_over_no_time_is_none(real_run):
     for scenario in ("SingleStream", "Server"):
         run = real_run(SCENARIO=scenario, MODE="PerformanceOnly", COUNT_OVERRIDE=1)
         performance = read_result(run.outcome.log_dir).performance
-        assert performance.queries == 1
-        assert performance.samples_per_second is None
-        assert performance.queries_per_second is None
+        assert performance.counts.queries == 1
+        assert performance.throughput.samples_per_second is None
+        assert performance.throughput.queries_per_second is None
 
 
 def test_peak_rate(real_run):
@@ -116,7 +118,7 @@ def test_peak_rate(real_run):
                    DURATION=0.02, TARGET_QPS=1000, TARGET_LATENCY=50)  # fmt: skip
     result = read_result(run.outcome.log_dir)
     assert result.mode == "FindPeakPerformance"
-    assert result.performance.peak_qps > 1000
+    assert result.performance.throughput.peak_qps > 1000
 
 
 def test_warnings_are_counted(copied):

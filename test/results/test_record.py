@@ -2,74 +2,29 @@ import dataclasses
 import getpass
 import json
 import socket
-from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 import jsonschema
-import numpy as np
+import msgspec
 import pytest
+from msgspec.structs import replace
 
-import ck_mlperf.results.record as record_module
+from ck_mlperf.common.docstrings import read_field_docs
 from ck_mlperf.images.recipe import ASPECTS, CHANNEL_ORDERS, INTERPOLATIONS
 from ck_mlperf.loadgen.one_test import DeviceCounts
-from ck_mlperf.loadgen.settings import VARIABLES
+from ck_mlperf.loadgen.settings import MODES, SCENARIOS, VARIABLES
 from ck_mlperf.machine.environment import describe_environment
-from ck_mlperf.models.recipe import load_model_recipe
-from ck_mlperf.results.accuracy import measure_accuracy
-from ck_mlperf.results.logs import read_answers, read_result
-from ck_mlperf.results.migrate import migrate
-from ck_mlperf.results.record import (
-    build_record,
-    describe_dataset,
-    describe_engine,
-    describe_model,
-    write_record,
-)
-from ck_mlperf.results.report import format_report
+from ck_mlperf.results.build import describe_engine, write_record
+from ck_mlperf.results.migrate import read_record
 
-ROOT = Path(__file__).resolve().parents[2]
-SCHEMA = json.loads(Path(record_module.__file__).with_name("record.schema.json").read_text())
-MODEL = ROOT / "package" / "model-onnx-digits" / "digits.onnx"
-START = datetime(2026, 3, 1, 12, 30, tzinfo=timezone(timedelta(hours=2)))
-DEPS = [{"key": "weights", "tags": ["model", "onnx"], "version": "1", "uoa": "0123456789abcdef"}]
+from ..builders.real_run import DEPS, ROOT, build_real_record
+from ..builders.records import make_json, make_record
 
 
-def make_record(run) -> dict:
-    recipe = load_model_recipe(MODEL)
-    result = read_result(run.outcome.log_dir)
-    accuracy = None
-    if result.mode in ("AccuracyOnly", "SubmissionRun"):
-        answers = read_answers(run.outcome.log_dir)
-        labels = np.arange(500, dtype=np.int32) % 10
-        repeats = result.scenario == "MultiStream"
-        accuracy = measure_accuracy(answers, labels, run.outcome.top5, repeats)
-    manifest = {
-        "format": 1,
-        "dataset": "digits",
-        "count": 500,
-        "recipe": recipe.image.to_dict(),
-        "images_sha256": "1" * 64,
-        "labels_sha256": "2" * 64,
-        "source_list_sha256": "3" * 64,
-        "opencv": "4.10.0",
-    }
-    return build_record(
-        program="image-classification",
-        outcome=run.outcome,
-        result=result,
-        accuracy=accuracy,
-        engine=run.engine,
-        model=describe_model(recipe, "0" * 64),
-        dataset=describe_dataset(manifest, 500),
-        environment=describe_environment(ROOT),
-        deps=DEPS,
-        start=START,
-    )
-
-
-def validate(record: dict) -> None:
+@pytest.fixture
+def validate(record_schema):
+    """Raises jsonschema.ValidationError where a record's JSON is not as the schema has it."""
     checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
-    jsonschema.Draft202012Validator(SCHEMA, format_checker=checker).validate(record)
+    return jsonschema.Draft202012Validator(record_schema, format_checker=checker).validate
 
 
 RUNS = [
@@ -85,132 +40,181 @@ RUNS = [
 
 
 @pytest.mark.parametrize(("kind", "variables"), RUNS)
-def test_real_records_meet_the_schema(real_run, kind, variables):
-    record = make_record(real_run(kind, **variables))
-    validate(json.loads(json.dumps(record, allow_nan=False)))
-    assert (record["scenario"], record["mode"]) == (variables["SCENARIO"], variables["MODE"])
-    assert (record["accuracy"] is None) == (record["mode"] == "PerformanceOnly")
-    assert (record["latencies_ns"] is None) == (record["mode"] == "AccuracyOnly")
-    assert not any(verdict["valid"] for verdict in record["verdicts"]["rules"])
-    assert {log["file"] for log in record["logs"]} == {
+def test_real_records_meet_the_schema(real_run, kind, variables, validate, tmp_path):
+    record = build_real_record(real_run(kind, **variables))
+    write_record(record, tmp_path / "record.json")
+    text = (tmp_path / "record.json").read_bytes()
+    validate(json.loads(text))
+    assert read_record(text) == record
+    assert (record.scenario, record.mode) == (variables["SCENARIO"], variables["MODE"])
+    assert (record.accuracy is None) == (record.mode == "PerformanceOnly")
+    assert (record.latencies_ns is None) == (record.mode == "AccuracyOnly")
+    assert not any(verdict.valid for verdict in record.verdicts.rules)
+    assert list(record.settings.ours) == [variable.name for variable in VARIABLES]
+    assert {log.file for log in record.logs} == {
         "mlperf_log_accuracy.json",
         "mlperf_log_detail.txt",
         "mlperf_log_summary.txt",
     }
 
 
-def test_the_schema_itself():
-    jsonschema.Draft202012Validator.check_schema(SCHEMA)
-    assert SCHEMA["$schema"].endswith("2020-12/schema")
-    assert set(SCHEMA["required"]) == set(SCHEMA["properties"])
-    ours = SCHEMA["properties"]["settings"]["properties"]["ours"]["properties"]
-    assert list(ours) == [variable.name for variable in VARIABLES]
-    recipe = SCHEMA["properties"]["dataset"]["properties"]["recipe"]["properties"]
+def test_what_the_machine_says_is_recorded_as_it_is(real_run):
+    run = real_run("null", **RUNS[0][1])
+    record = build_real_record(run)
+    assert msgspec.to_builtins(record.environment) == describe_environment(ROOT)
+    assert msgspec.to_builtins(record.conditions) == run.outcome.conditions
+
+
+def test_the_schema_itself(record_schema):
+    jsonschema.Draft202012Validator.check_schema(record_schema)
+    assert record_schema["$schema"].endswith("2020-12/schema")
+    assert set(record_schema["required"]) == set(record_schema["properties"])
+    properties = {name: part["properties"] for name, part in record_schema["$defs"].items()}
+    assert record_schema["properties"]["scenario"]["enum"] == sorted(SCENARIOS)
+    assert record_schema["properties"]["mode"]["enum"] == sorted(MODES)
     for name, known in (
         ("interpolation", INTERPOLATIONS),
         ("channels", CHANNEL_ORDERS),
         ("aspect", ASPECTS),
     ):
-        assert recipe[name]["enum"] == list(known)
+        assert properties["Preprocessing"][name]["enum"] == sorted(known)
+    assert "null" in record_schema["description"]
+    assert properties["Latencies"]["p99"]["unit"] == "ns"
+    assert properties["Latencies"]["p99"]["description"] == "The 99th percentile."
+    ours = properties["Settings"]["ours"]["properties"]
+    assert {name: part["description"] for name, part in ours.items()} == {
+        variable.name: variable.help for variable in VARIABLES
+    }
 
 
-def test_the_schema_is_strict(real_run):
-    record = make_record(real_run("null", **RUNS[0][1]))
-    for change in (
+def test_each_field_is_described():
+    """Under the field, or where its type is a part of the record, under that."""
+    described = set()
+
+    def check(cls):
+        docs = {}
+        for base in cls.__mro__[: cls.__mro__.index(msgspec.Struct)]:
+            assert base.__doc__
+            docs |= read_field_docs(base)
+        for field in msgspec.structs.fields(cls):
+            parts = list_structs(msgspec.inspect.type_info(field.type))
+            assert docs.get(field.name) or parts, f"{cls.__name__}.{field.name}"
+            for part in parts:
+                check(part)
+        described.add(cls)
+
+    check(type(make_record()))
+    assert len(described) > 30
+
+
+def list_structs(info) -> list[type]:
+    """The parts of a record in a field's type."""
+    if isinstance(info, msgspec.inspect.StructType):
+        return [info.cls]
+    if isinstance(info, msgspec.inspect.UnionType):
+        return [cls for part in info.types for cls in list_structs(part)]
+    if isinstance(info, msgspec.inspect.ListType):
+        return list_structs(info.item_type)
+    if isinstance(info, msgspec.inspect.Metadata):
+        return list_structs(info.type)
+    return []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
         {"surprise": 1},
         {"schema_version": 1},
-        {"latencies_ns": record["latencies_ns"] | {"p12": 1}},
-        {"throughput": record["throughput"] | {"samples_per_second": "many"}},
+        {"latencies_ns": {"p12": 1}},
+        {"throughput": {"samples_per_second": "many"}},
         {"deps": [{"key": "weights"}]},
         {"logs": [{"file": "/tmp/a", "sha256": "0" * 64, "bytes": 1}]},
-    ):
-        with pytest.raises(jsonschema.ValidationError):
-            validate(record | change)
+        {"settings": {"ours": {"CK_CUDA_DEVICES": {"value": {}, "origin": "env"}}}},
+        {"settings": {"ours": {"CK_OTHER": {"value": 1, "origin": "env"}}}},
+    ],
+)
+def test_the_schema_is_strict(change, validate):
+    validate(make_json())
+    with pytest.raises(jsonschema.ValidationError):
+        validate(make_json(**change))
+
+
+def test_the_schema_wants_every_part(validate):
+    record = make_json()
     del record["timing"]
     with pytest.raises(jsonschema.ValidationError):
         validate(record)
 
 
 def test_what_a_record_says(real_run):
-    record = make_record(real_run("onnx", **RUNS[6][1]))
-    assert record["schema_version"] == 2
-    assert record["counts"] == {"queries": 20, "samples": 160, "samples_per_query": 8}
-    assert record["accuracy"]["total"] == 500
-    assert record["accuracy"]["top5_percent"] >= record["accuracy"]["top1_percent"]
-    assert record["accuracy"]["top1_percent"] == record["accuracy"]["good"] / 5
-    assert record["engine"]["name"] == "onnxruntime-cpu"
-    assert record["engine"]["batch"] == 32
-    assert record["settings"]["loadgen"]["min_query_count"] == 20
-    ours = record["settings"]["ours"]
-    assert ours["CK_LOADGEN_COUNT_OVERRIDE"] == {"value": 20, "origin": "env"}
-    assert ours["CK_LOADGEN_DATASET_SIZE"] == {"value": 500, "origin": "default"}
-    assert ours["CK_LOADGEN_TARGET_QPS"] == {"value": None, "origin": "default"}
-    assert record["timing"]["start"] == "2026-03-01T10:30:00+00:00"
-    assert record["timing"]["wall_s"] > record["timing"]["performance_s"] > 0
-    assert record["deps"] == DEPS
+    record = build_real_record(real_run("onnx", **RUNS[6][1]))
+    assert record.schema_version == 2
+    counts = record.counts
+    assert (counts.queries, counts.samples, counts.samples_per_query) == (20, 160, 8)
+    assert record.accuracy.total == 500
+    assert record.accuracy.top5_percent >= record.accuracy.top1_percent
+    assert record.accuracy.top1_percent == record.accuracy.good / 5
+    assert record.engine.name == "onnxruntime-cpu"
+    assert record.engine.batch == 32
+    assert record.settings.loadgen["min_query_count"] == 20
+    ours = {name: (setting.value, setting.origin) for name, setting in record.settings.ours.items()}
+    assert ours["CK_LOADGEN_COUNT_OVERRIDE"] == (20, "env")
+    assert ours["CK_LOADGEN_DATASET_SIZE"] == (500, "default")
+    assert ours["CK_LOADGEN_TARGET_QPS"] == (None, "default")
+    assert record.timing.start == "2026-03-01T10:30:00+00:00"
+    assert record.timing.wall_s > record.timing.performance_s > 0
+    assert msgspec.to_builtins(record.deps) == DEPS
 
 
 @pytest.mark.parametrize(("kind", "variables"), RUNS)
 def test_what_each_device_did(real_run, kind, variables):
-    record = make_record(real_run(kind, **variables))
-    (device,) = record["engine"]["devices"]
-    assert device["device"] == record["engine"]["device"]
-    assert 1 <= device["batches"] <= device["samples"]
-    if record["counts"]:
-        assert device["samples"] == record["counts"]["samples"]
-        assert device["samples_per_second"] == record["throughput"]["samples_per_second"]
+    record = build_real_record(real_run(kind, **variables))
+    (device,) = record.engine.devices
+    assert device.device == record.engine.device
+    assert 1 <= device.batches <= device.samples
+    if record.counts:
+        assert device.samples == record.counts.samples
+        assert device.samples_per_second == record.samples_per_second
     else:
-        assert device["samples"] >= 500
-        assert device["samples_per_second"] is None
+        assert device.samples >= 500
+        assert device.samples_per_second is record.samples_per_second is None
 
 
 def test_several_devices_share_the_throughput(real_run):
     run = real_run("onnx", **RUNS[6][1])
     shares = (DeviceCounts("GPU 0", 120, 5), DeviceCounts("GPU 1", 40, 3))
     outcome = dataclasses.replace(run.outcome, devices=shares)
-    record = make_record(dataclasses.replace(run, outcome=outcome))
-    validate(record)
-    first, second = record["engine"]["devices"]
-    assert (first["device"], first["samples"], first["batches"]) == ("GPU 0", 120, 5)
-    assert first["samples_per_second"] == pytest.approx(3 * second["samples_per_second"])
-    assert first["samples_per_second"] + second["samples_per_second"] == pytest.approx(
-        record["throughput"]["samples_per_second"]
+    record = build_real_record(dataclasses.replace(run, outcome=outcome))
+    first, second = record.engine.devices
+    assert (first.device, first.samples, first.batches) == ("GPU 0", 120, 5)
+    assert first.samples_per_second == pytest.approx(3 * second.samples_per_second)
+    assert first.samples_per_second + second.samples_per_second == pytest.approx(
+        record.samples_per_second
     )
 
 
-def test_named_devices_are_settings(real_run):
+def test_named_devices_are_settings(real_run, validate):
     run = real_run("null", **RUNS[0][1])
     settings = dataclasses.replace(run.outcome.settings, cuda_devices=(0, 1))
     outcome = dataclasses.replace(run.outcome, settings=settings)
-    record = make_record(dataclasses.replace(run, outcome=outcome))
-    assert record["settings"]["ours"]["CK_CUDA_DEVICES"] == {"value": [0, 1], "origin": "default"}
-    validate(record)
-    record["settings"]["ours"]["CK_CUDA_DEVICES"]["value"] = "some"
-    with pytest.raises(jsonschema.ValidationError):
-        validate(record)
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "test/data/records").glob("version-*.json")))
-def test_records_of_any_version_can_be_read(path):
-    record = migrate(json.loads(path.read_text()))
-    validate(record)
-    format_report(record)
+    record = build_real_record(dataclasses.replace(run, outcome=outcome))
+    setting = record.settings.ours["CK_CUDA_DEVICES"]
+    assert (setting.value, setting.origin) == ([0, 1], "default")
+    validate(msgspec.to_builtins(record))
 
 
 def test_user_conf_is_named_without_its_folder(real_run, tmp_path):
     conf = tmp_path / "user.conf"
     conf.write_text("*.Offline.min_duration = 50\n")
-    run = real_run(SCENARIO="Offline", MODE="PerformanceOnly", CONF_FILE=conf)
-    record = make_record(run)
-    validate(record)
-    assert record["settings"]["user_conf"]["file"] == "user.conf"
-    assert len(record["settings"]["user_conf"]["sha256"]) == 64
-    assert record["settings"]["ours"]["CK_LOADGEN_CONF_FILE"]["value"] == "user.conf"
-    assert str(tmp_path) not in json.dumps(record)
+    record = build_real_record(real_run(SCENARIO="Offline", MODE="PerformanceOnly", CONF_FILE=conf))
+    assert record.settings.user_conf.file == "user.conf"
+    assert len(record.settings.user_conf.sha256) == 64
+    assert record.settings.ours["CK_LOADGEN_CONF_FILE"].value == "user.conf"
+    assert str(tmp_path) not in msgspec.json.encode(record).decode()
 
 
 def test_a_record_names_no_host_user_or_path(real_run):
-    text = json.dumps(make_record(real_run("onnx", **RUNS[7][1])))
+    text = msgspec.json.encode(build_real_record(real_run("onnx", **RUNS[7][1]))).decode()
     assert socket.gethostname() not in text
     assert f'"{getpass.getuser()}"' not in text
     assert '"/' not in text
@@ -219,18 +223,19 @@ def test_a_record_names_no_host_user_or_path(real_run):
 
 def test_a_record_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "record.json"
-    write_record({"a": 1}, path)
-    assert json.loads(path.read_text()) == {"a": 1}
+    record = make_record()
+    write_record(record, path)
+    assert read_record(path.read_bytes()) == record
     with pytest.raises(ValueError, match="JSON"):
-        write_record({"a": float("nan")}, path)
+        write_record(replace(record, timing=replace(record.timing, wall_s=float("nan"))), path)
 
     def fail(_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(OSError, match="No space"):
-        write_record({"a": 2}, path)
-    assert json.loads(path.read_text()) == {"a": 1}
+        write_record(make_record(1), path)
+    assert read_record(path.read_bytes()) == record
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -241,7 +246,7 @@ def test_describe_engine():
         version: str = "10.3"
         device: str = "NVIDIA H100"
 
-    described = describe_engine([Opened()], 32)
-    assert described == dataclasses.asdict(Opened()) | {"batch": 32}
+    described = msgspec.to_builtins(describe_engine([Opened()], 32))
+    assert described == dataclasses.asdict(Opened()) | {"batch": 32, "devices": None}
     three = [Opened(), Opened(device="NVIDIA L4"), Opened()]
-    assert describe_engine(three, 32)["device"] == "2 x NVIDIA H100, NVIDIA L4"
+    assert describe_engine(three, 32).device == "2 x NVIDIA H100, NVIDIA L4"

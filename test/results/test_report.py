@@ -1,59 +1,25 @@
 import re
 
 import pytest
+from msgspec.structs import replace
 
-from ck_mlperf.results.logs import read_result
+from ck_mlperf.results.record import Accuracy, DeviceShare
 from ck_mlperf.results.report import WIDTH, describe_run, format_report
-from ck_mlperf.results.rules import judge, load_rules
+from ck_mlperf.results.rules import load_rules
 
-DIGITS = {"name": "digits", "count": 500, "used": 500, "source_list_sha256": "0" * 64}
-WHOLE = {
-    "name": "imagenet",
-    "count": 50_000,
-    "used": 50_000,
-    "source_list_sha256": load_rules()["dataset"]["list_sha256"],
-}
-MODEL = {"name": "digits", "weights": "trained"}
-CPU = {"name": "onnxruntime-cpu", "version": "1.32.0", "device": "cpu, 2 threads"}
+from ..builders.real_run import build_real_record
+from ..builders.records import make_record
 
-
-def make_record(run, accuracy=None) -> dict:
-    """The parts of a record that a report needs."""
-    result = read_result(run.outcome.log_dir)
-    performance = result.performance
-    record = {
-        "scenario": result.scenario,
-        "accuracy": accuracy,
-        "counts": None,
-        "latencies_ns": None,
-        "throughput": None,
-        "verdicts": {
-            "loadgen": {
-                "version": result.version,
-                "valid": performance and performance.is_valid,
-                "reasons": list(performance.reasons) if performance else [],
-                "advice": [],
-                "errors": [{"text": error.text, "count": 1} for error in result.errors],
-            },
-            "rules": judge(result, None, DIGITS, MODEL, run.engine),
-        },
-        "engine": {**run.engine, "devices": None},
-        "model": MODEL,
-        "dataset": DIGITS,
-        "conditions": None,
-        "timing": {"performance_s": performance and performance.duration_s},
-    }
-    if performance:
-        record["latencies_ns"] = dict(performance.latencies_ns)
-        record["counts"] = {
-            "queries": performance.queries,
-            "samples_per_query": performance.samples_per_query,
-        }
-        record["throughput"] = {
-            "samples_per_second": performance.samples_per_second,
-            "peak_qps": performance.peak_qps,
-        }
-    return record
+RECORD = make_record(dataset={"used": 500, "source_list_sha256": "0" * 64})
+DIGITS, MODEL = RECORD.dataset, RECORD.model
+CPU = replace(RECORD.engine, name="onnxruntime-cpu", version="1.32.0", device="cpu, 2 threads")
+WHOLE = replace(
+    DIGITS,
+    name="imagenet",
+    count=50_000,
+    used=50_000,
+    source_list_sha256=load_rules()["dataset"]["list_sha256"],
+)
 
 
 def read_row(printed: str, title: str) -> list[str]:
@@ -62,8 +28,9 @@ def read_row(printed: str, title: str) -> list[str]:
 
 
 def test_accuracy_between_rules(real_run):
-    accuracy = {"top1_percent": 75.2, "top5_percent": None, "good": 376, "total": 500}
-    printed = format_report(make_record(real_run("onnx", SCENARIO="Offline"), accuracy))
+    record = build_real_record(real_run("onnx", SCENARIO="Offline"))
+    accuracy = Accuracy(top1_percent=75.2, top5_percent=None, good=376, total=500)
+    printed = format_report(replace(record, accuracy=accuracy))
     lines = printed.splitlines()
     at = lines.index("accuracy=75.200%, good=376, total=500")
     assert lines[at - 1] == lines[at + 1] == "-" * 80
@@ -76,13 +43,13 @@ def test_accuracy_between_rules(real_run):
 def test_latencies_of_multistream_count_samples(real_run):
     run = real_run("onnx", SCENARIO="MultiStream", MODE="PerformanceOnly", MULTISTREAMNESS=30,
                    COUNT_OVERRIDE=100)  # fmt: skip
-    record = make_record(run)
+    record = build_real_record(run)
     printed = format_report(record)
     assert "LATENCIES (in nanoseconds and fps)" in printed
     assert read_row(printed, "number of queries run") == ["100", "30 samples each"]
     rows = {"min": "min", "median": "p50", "average": "mean", "90 percentile": "p90", "max": "max"}
     for title, name in rows.items():
-        latency_ns = record["latencies_ns"][name]
+        latency_ns = getattr(record.latencies_ns, name)
         assert read_row(printed, title) == [f"{latency_ns} ns", f"{30e9 / latency_ns:.3f} fps"]
     box = [line for line in printed.splitlines() if line.startswith(("|", "+"))]
     assert {len(line) for line in box} == {WIDTH}
@@ -90,18 +57,18 @@ def test_latencies_of_multistream_count_samples(real_run):
 
 def test_offline_has_one_rate(real_run):
     run = real_run(SCENARIO="Offline", MODE="PerformanceOnly", TARGET_QPS=500, DURATION=0.1)
-    record = make_record(run)
+    record = build_real_record(run)
     printed = format_report(record)
     assert read_row(printed, "min")[1] == "-"
     fps = float(read_row(printed, "max")[1].split()[0])
-    assert fps == pytest.approx(record["throughput"]["samples_per_second"], rel=1e-4)
+    assert fps == pytest.approx(record.samples_per_second, rel=1e-4)
     assert read_row(printed, "number of queries run")[0] == "1"
 
 
 def test_verdicts_with_reasons_margins_and_advice(real_run):
     run = real_run("onnx", SCENARIO="MultiStream", MODE="PerformanceOnly", MULTISTREAMNESS=30,
                    COUNT_OVERRIDE=100)  # fmt: skip
-    printed = format_report(make_record(run))
+    printed = format_report(build_real_record(run))
     assert re.search(r"^LoadGen 6[\d.]+: INVALID\n  because: early stopping", printed, re.M)
     assert "MLPerf Inference v6.1, edge (current): performance rules NOT met" in printed
     assert "accuracy not checked in this run" in printed
@@ -115,12 +82,13 @@ def test_verdicts_with_reasons_margins_and_advice(real_run):
 
 def test_devices_are_listed_where_there_are_several(real_run):
     run = real_run(SCENARIO="Offline", MODE="PerformanceOnly", TARGET_QPS=500, DURATION=0.1)
-    record = make_record(run)
-    first = {"device": "GPU 0", "samples": 30, "samples_per_second": 300.5, "batches": 4}
-    second = {"device": "GPU 1", "samples": 0, "samples_per_second": None, "batches": 0}
+    record = build_real_record(run)
+    first = DeviceShare("GPU 0", samples=30, samples_per_second=300.5, batches=4)
+    second = DeviceShare("GPU 1", samples=0, samples_per_second=None, batches=0)
     plain = format_report(record)
-    assert format_report(record | {"engine": run.engine | {"devices": [first]}}) == plain
-    printed = format_report(record | {"engine": run.engine | {"devices": [first, second]}})
+    one, both = (replace(run.engine, devices=shares) for shares in ([first], [first, second]))
+    assert format_report(replace(record, engine=one)) == plain
+    printed = format_report(replace(record, engine=both))
     at = printed.index("Offline: ")
     assert printed[at:].splitlines()[1:3] == [
         "  GPU 0: 300.500 samples/s, 30 samples, 7.5 a batch",
@@ -130,17 +98,16 @@ def test_devices_are_listed_where_there_are_several(real_run):
 
 def test_one_query_without_a_rate(real_run):
     run = real_run(SCENARIO="SingleStream", MODE="PerformanceOnly", COUNT_OVERRIDE=1)
-    printed = format_report(make_record(run))
+    printed = format_report(build_real_record(run))
     assert read_row(printed, "number of queries run") == ["1", "1 sample each"]
     assert "samples/s" not in printed.split("LoadGen")[0]
 
 
 def test_a_valid_run_is_still_not_verified(real_run):
     run = real_run(SCENARIO="SingleStream", MODE="PerformanceOnly", DURATION=0.2)
-    record = make_record(run)
-    for verdict in record["verdicts"]["rules"]:
-        verdict |= {"valid": True, "unofficial": []}
-    printed = format_report(record)
+    record = build_real_record(run)
+    rules = [replace(judged, valid=True, unofficial=[]) for judged in record.verdicts.rules]
+    printed = format_report(replace(record, verdicts=replace(record.verdicts, rules=rules)))
     assert "all rules met, not verified by MLCommons" in printed
     assert "No official result" not in printed
 
@@ -151,22 +118,22 @@ def test_a_valid_run_is_still_not_verified(real_run):
         (DIGITS, MODEL, CPU,
          "digits (500 handwritten digits, not ImageNet) | model digits on "
          "ONNX Runtime CPU 1.32.0 (no GPU, not TensorRT)"),
-        (WHOLE, MODEL | {"name": "resnet50_v1"}, CPU,
+        (WHOLE, replace(MODEL, name="resnet50_v1"), CPU,
          "ImageNet (the whole validation set, 50000 images) | model resnet50_v1 on "
          "ONNX Runtime CPU 1.32.0 (no GPU, not TensorRT)"),
-        (WHOLE | {"used": 500}, {"name": "resnet50_random", "weights": "random"},
-         CPU | {"name": "null"},
+        (replace(WHOLE, used=500), replace(MODEL, name="resnet50_random", weights="random"),
+         replace(CPU, name="null"),
          "ImageNet (500 images, not the whole validation set) | model resnet50_random, "
          "RANDOM WEIGHTS on null engine (no network ran, not TensorRT)"),
-        (WHOLE, MODEL | {"name": "resnet50_v1"},
-         {"name": "tensorrt", "version": "10.3", "device": "NVIDIA H100"},
+        (WHOLE, replace(MODEL, name="resnet50_v1"),
+         replace(CPU, name="tensorrt", version="10.3", device="NVIDIA H100"),
          "ImageNet (the whole validation set, 50000 images) | model resnet50_v1 on "
          "TensorRT 10.3 on NVIDIA H100"),
-        (DIGITS | {"name": "cifar10", "used": 9}, MODEL,
-         {"name": "other", "version": "2", "device": "TensorRT lookalike"},
+        (replace(DIGITS, name="cifar10", used=9), MODEL,
+         replace(CPU, name="other", version="2", device="TensorRT lookalike"),
          "cifar10 (9 images, not ImageNet) | model digits on "
          "other 2 on TensorRT lookalike (not TensorRT)"),
-        (WHOLE | {"source_list_sha256": "1" * 64}, MODEL, CPU,
+        (replace(WHOLE, source_list_sha256="1" * 64), MODEL, CPU,
          "ImageNet (50000 images, not the whole validation set) | model digits on "
          "ONNX Runtime CPU 1.32.0 (no GPU, not TensorRT)"),
     ],
@@ -178,7 +145,7 @@ def test_first_line(dataset, model, engine, wanted):
 def test_silent_and_verbose(real_run):
     run = real_run("onnx", SCENARIO="MultiStream", MODE="PerformanceOnly", MULTISTREAMNESS=30,
                    COUNT_OVERRIDE=100)  # fmt: skip
-    record = make_record(run) | {"settings": {"loadgen": {"min_query_count": 100}}}
+    record = build_real_record(run)
     silent = format_report(record, silent=True)
     assert "because" not in silent
     assert "\nLoadGen 6" in silent

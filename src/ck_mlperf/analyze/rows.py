@@ -1,23 +1,31 @@
-"""From a record, or the note of a run that failed, to a row of the table."""
+"""From records, and the notes of runs that failed, to rows of the table."""
 
 from __future__ import annotations
 
 import re
 import shlex
-import typing
-from collections.abc import Collection, Mapping, Sequence
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from ck_mlperf.analyze.runs import Run, column_names
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.loadgen.settings import VARIABLES
-from ck_mlperf.machine.disturbances import find_disturbances
-from ck_mlperf.results.migrate import convert, migrate
+from ck_mlperf.loadgen.settings import EXPLORE_RUN, VARIABLES
+from ck_mlperf.machine.facts import Repository
+from ck_mlperf.results.experiments import (
+    ExperimentFile,
+    Failure,
+    find_files,
+    read_failure,
+    read_records,
+)
+from ck_mlperf.results.record import Record
 
 PRECISIONS = ("fp32", "tf32", "fp16", "int8")
-EXPLORE_RUN = "CK_EXPLORE_RUN"
-FAILURE_FORMAT = 1
 
 # Tags that CK puts on an env entry itself: the host, and the entry's version. As a request they
 # would ask for that version on that host.
@@ -27,68 +35,84 @@ _FIRST_IMAGES = re.compile(r"first\.\d+")
 _ON_GPU = {"onnxruntime-cuda": "device.cuda"}
 # CK gives the program its own file where the user gives none; the record has a file's name alone.
 _IMPLIED = (("CK_LOADGEN_CONF_FILE", "user.conf"),)
-_SHAPE_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-_NUMBERS = (int, float)
 _TOO_LARGE = 2**53  # from here on a float does not hold every integer
 # Points are divided by these, and drawn on scales that have no zero.
 _POSITIVE = (
-    *("batch", "samples_per_query", "target_qps", "samples_per_second", "queries", "samples"),
+    *("samples_per_query", "target_qps"),
     *(name for name in column_names() if name.startswith("latency_")),
 )
 _PERFORMANCE = {"met": True, "not met": False, "not measured": None}
 _DEFAULTS = {variable.name: variable.default for variable in VARIABLES}
 
 
-def make_run(record: Mapping[str, Any], experiment: str, file: str, repetition: int) -> Run:
-    """The row of a record of any version.
+def read_runs(repositories: Iterable[Path], patterns: Sequence[str] = ()) -> list[Run]:
+    """The runs in the experiment entries of CK repositories, in the order of names and files.
 
-    Raises UserError, which says what is wrong and not in which file, where it is no record.
+    Arguments and errors as of `experiments.find_files`. Files that cannot be read are named on
+    stderr; those of other programs are counted there.
     """
-    current = convert(record)
+    runs: list[Run] = []
+    unreadable = foreign = 0
+    for file in find_files(repositories, patterns):
+        try:
+            found = read_file(file)
+        except UserError as error:
+            print(f"passed over: {error}", file=sys.stderr)
+            unreadable += 1
+            continue
+        runs += found
+        foreign += not found
+    if unreadable:
+        print(f"{_count(unreadable)} passed over, which could not be read", file=sys.stderr)
+    if foreign:
+        print(f"{_count(foreign)} passed over, of other programs", file=sys.stderr)
+    return runs
+
+
+def read_file(file: ExperimentFile) -> list[Run]:
+    """The runs in a file; none where it is another program's.
+
+    Raises UserError, which names the file, where it is truncated or otherwise no valid record.
+    """
+    if file.is_failure:
+        return [make_failed_run(read_failure(file.path), file)]
+    return [
+        make_run(record, file, repetition)
+        for repetition, record in enumerate(read_records(file.path))
+        if record is not None
+    ]
+
+
+def make_run(record: Record, file: ExperimentFile, repetition: int) -> Run:
+    """The row of a record. Raises UserError, which names the file, where a figure cannot be."""
     try:
-        run = _take_columns(current, experiment, file, repetition)
-        check_types(run)
-        _check_positive(run)
-    except _SHAPE_ERRORS as error:
-        # It looks at every part, which takes longer than all the rest: it is asked what is wrong
-        # only where a part that is needed turns out not to be there.
-        migrate(record)
-        raise UserError(f"no record of a run: {type(error).__name__}: {error}") from error
+        run = _take_columns(record, file, repetition)
+        _check_range(run)
+        for name in _POSITIVE:
+            value = getattr(run, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} is {value!r}")
+    except (UserError, ValueError) as error:
+        raise UserError(f"{file.path}: not a record of a run: {error}") from error
     return run
 
 
-def make_failed_run(failure: Mapping[str, Any], experiment: str, file: str) -> Run:
-    """The row of a run of a sweep that failed, of the note that `ck explore loadgen` wrote.
+def make_failed_run(failure: Failure, file: ExperimentFile) -> Run:
+    """The row of a run of a sweep that failed.
 
-    Raises UserError, which does not say in which file, where it is no such note.
+    Raises UserError, which names the file, where the run's variables are no numbers.
     """
-    if failure.get("format") != FAILURE_FORMAT:
-        raise UserError(f"no note of a failed run: want format {FAILURE_FORMAT}")
     try:
-        run = _take_failure(failure, experiment, file)
-        check_types(run)
-    except _SHAPE_ERRORS as error:
-        raise UserError(f"no note of a failed run: {type(error).__name__}: {error}") from error
+        run = _take_failure(failure, file)
+        _check_range(run)
+    except ValueError as error:
+        raise UserError(f"{file.path}: not a note of a failed run: {error}") from error
     return run
 
 
-def check_types(run: Run) -> None:
-    """Raise TypeError where a column holds what it is not declared to hold.
-
-    Raises ValueError for a figure that is no number, or too large.
-    """
-    for name, types in _COLUMN_TYPES:
-        value = getattr(run, name)
-        if type(value) not in types:
-            raise TypeError(f"{name} is {value!r}")
-        if type(value) in _NUMBERS and not -_TOO_LARGE < value < _TOO_LARGE:  # nan, too
-            raise ValueError(f"{name} is {value!r}")
-
-
-def _check_positive(run: Run) -> None:
-    for name in _POSITIVE:
-        value = getattr(run, name)
-        if value is not None and value <= 0:
+def _check_range(run: Run) -> None:
+    for name, value in vars(run).items():
+        if type(value) in (int, float) and not -_TOO_LARGE < value < _TOO_LARGE:  # nan, too
             raise ValueError(f"{name} is {value!r}")
 
 
@@ -113,153 +137,135 @@ def find_precision(weights: Collection[str]) -> str:
     return next((name for name in PRECISIONS if name in weights), PRECISIONS[0])
 
 
-def _take_columns(record: Mapping[str, Any], experiment: str, file: str, repetition: int) -> Run:
-    ours, loadgen = record["settings"]["ours"], record["settings"]["loadgen"]
-    verdict, rules = record["verdicts"]["loadgen"], record["verdicts"]["rules"][0]
-    engine, model, dataset = record["engine"], record["model"], record["dataset"]
-    environment, timing = record["environment"], record["timing"]
-    scenario = record["scenario"]
-    tags = {dep["key"]: dep["tags"] for dep in record["deps"]}
-    accuracy, counts = record["accuracy"] or {}, record["counts"] or {}
-    throughput, latencies = record["throughput"] or {}, record["latencies_ns"] or {}
-    early_stopped = record["early_stopped_ns"] or {}
-    gpu = environment["gpus"][0] if environment["gpus"] else {}
-    is_server = scenario == "Server"
-    disturbances = find_disturbances(record)
-    margins = [check for check in rules["checks"] if check["margin"] is not None]
-    worst: Mapping[str, Any] = min(margins, key=lambda check: check["margin"], default={})
+def _take_columns(record: Record, file: ExperimentFile, repetition: int) -> Run:
+    engine, model, environment = record.engine, record.model, record.environment
+    verdict, rules, accuracy = record.verdicts.loadgen, record.verdicts.rules[0], record.accuracy
+    is_server = record.scenario == "Server"
+    tags = {dep.key: dep.tags for dep in record.deps}
+    gpu = environment.gpus[0] if environment.gpus else None
+    gpu_conditions = record.conditions.gpus if record.conditions else []
+    disturbances = record.find_disturbances()
+    margins = [(check.margin, check.name) for check in rules.checks if check.margin is not None]
+    worst_margin, worst_check = min(margins, key=lambda pair: pair[0], default=(None, None))
+    get_number = record.settings.get_loadgen_number
     return Run(
-        experiment=experiment,
-        file=file,
+        experiment=file.experiment,
+        file=file.path.name,
         repetition=repetition,
-        explore_run=ours[EXPLORE_RUN]["value"],
-        start=_read_time(timing["start"]),
-        error=None,
-        program=record["program"],
-        scenario=scenario,
-        mode=record["mode"],
-        engine=engine["name"],
-        engine_version=engine["version"],
-        device=engine["device"],
-        devices=None if engine["devices"] is None else len(engine["devices"]),
-        model=model["name"],
-        weights=model["weights"],
+        explore_run=record.explore_run,
+        start=_read_time(record.timing.start),
+        program=record.program,
+        scenario=record.scenario,
+        mode=record.mode,
+        engine=engine.name,
+        engine_version=engine.version,
+        device=engine.device,
+        devices=None if engine.devices is None else len(engine.devices),
+        model=model.name,
+        weights=model.weights,
         precision=find_precision(tags["weights"]) if "weights" in tags else None,
-        model_sha256=model["sha256"],
-        dataset=dataset["name"],
-        images=dataset["used"],
-        batch=engine["batch"],
-        samples_per_query=_count_samples_per_query(scenario, loadgen),
-        target_qps=loadgen["server_target_qps"] if is_server else None,
-        cpu=environment["cpu"]["model"],
-        cores=environment["cpu"]["cores_usable"],
-        gpu=gpu.get("name"),
-        driver=gpu.get("driver"),
-        loadgen_valid=verdict["valid"],
-        invalid_reason=next(iter(verdict["reasons"]), None),
-        rules=rules["id"],
-        rules_met=_PERFORMANCE[rules["performance"]],
-        unofficial="; ".join(rules["unofficial"]) or None,
-        worst_check=worst.get("name"),
-        worst_margin=worst.get("margin"),
-        latency_bound_ms=loadgen["server_target_latency_ns"] / 1e6 if is_server else None,
-        samples_per_second=throughput.get("samples_per_second"),
-        queries_per_second=throughput.get("queries_per_second"),
-        peak_qps=throughput.get("peak_qps"),
-        queries=counts.get("queries"),
-        samples=counts.get("samples"),
-        latency_min_ns=latencies.get("min"),
-        latency_mean_ns=latencies.get("mean"),
-        latency_p50_ns=latencies.get("p50"),
-        latency_p90_ns=latencies.get("p90"),
-        latency_p95_ns=latencies.get("p95"),
-        latency_p97_ns=latencies.get("p97"),
-        latency_p99_ns=latencies.get("p99"),
-        latency_p99_9_ns=latencies.get("p99_9"),
-        latency_max_ns=latencies.get("max"),
-        early_stopped_p90_ns=early_stopped.get("p90"),
-        early_stopped_p99_ns=early_stopped.get("p99"),
-        top1_percent=accuracy.get("top1_percent"),
-        top5_percent=accuracy.get("top5_percent"),
-        performance_s=timing["performance_s"],
-        wall_s=timing["wall_s"],
-        sm_clock_mhz=_find_extreme(record, "sm_clock_mhz", "median", min),
-        temperature_c=_find_extreme(record, "temperature_c", "max", max),
-        loadgen_version=verdict["version"],
-        commit=_describe_commit(environment["repository"]),
+        model_sha256=model.sha256,
+        dataset=record.dataset.name,
+        images=record.dataset.used,
+        batch=engine.batch,
+        samples_per_query=_count_samples_per_query(record),
+        target_qps=get_number("server_target_qps") if is_server else None,
+        cpu=environment.cpu.model,
+        cores=environment.cpu.cores_usable,
+        gpu=gpu.name if gpu else None,
+        driver=gpu.driver if gpu else None,
+        loadgen_valid=verdict.valid,
+        invalid_reason=next(iter(verdict.reasons), None),
+        rules=rules.id,
+        rules_met=_PERFORMANCE[rules.performance],
+        unofficial="; ".join(rules.unofficial) or None,
+        worst_check=worst_check,
+        worst_margin=worst_margin,
+        latency_bound_ms=get_number("server_target_latency_ns") / 1e6 if is_server else None,
+        **_name_columns(record.throughput, "{}"),
+        queries=record.counts.queries if record.counts else None,
+        samples=record.counts.samples if record.counts else None,
+        **_name_columns(record.latencies_ns, "latency_{}_ns"),
+        **_name_columns(record.early_stopped_ns, "early_stopped_{}_ns"),
+        top1_percent=accuracy.top1_percent if accuracy else None,
+        top5_percent=accuracy.top5_percent if accuracy else None,
+        performance_s=record.timing.performance_s,
+        wall_s=record.timing.wall_s,
+        sm_clock_mhz=min(
+            (gpu.sm_clock_mhz.median for gpu in gpu_conditions if gpu.sm_clock_mhz), default=None
+        ),
+        temperature_c=max(
+            (gpu.temperature_c.max for gpu in gpu_conditions if gpu.temperature_c), default=None
+        ),
+        loadgen_version=verdict.version,
+        commit=_describe_commit(environment.repository),
         disturbances=tuple(disturbance.text for disturbance in disturbances),
         disturbance_kinds=tuple(disturbance.kind for disturbance in disturbances),
         command=make_command(
-            record["program"],
+            record.program,
             {
-                name: _format_value(setting["value"])
-                for name, setting in ours.items()
-                if setting["origin"] == "env" and (name, setting["value"]) not in _IMPLIED
+                name: _format_value(setting.value)
+                for name, setting in record.settings.ours.items()
+                if setting.origin == "env" and (name, setting.value) not in _IMPLIED
                 if name != EXPLORE_RUN
             },
-            _request_weights(tags.get("weights", ()), engine["name"]),
+            _request_weights(tags.get("weights", ()), engine.name),
             next((tag for tag in tags.get("images", ()) if _FIRST_IMAGES.fullmatch(tag)), None),
         ),
     )
 
 
-def _take_failure(failure: Mapping[str, Any], experiment: str, file: str) -> Run:
-    environment, weights = failure["environment"], failure["weights"].split(",")
-    blank: dict[str, Any] = dict.fromkeys(name for name, _ in _COLUMN_TYPES)
+def _name_columns(part: msgspec.Struct | None, form: str) -> dict[str, Any]:
+    """The columns of a part of a record; form: of a column's name."""
+    if part is None:
+        return {}
+    return {form.format(name): value for name, value in msgspec.structs.asdict(part).items()}
+
+
+def _take_failure(failure: Failure, file: ExperimentFile) -> Run:
+    environment, weights = failure.environment, failure.weights.split(",")
     batch = environment.get("CK_BATCH_SIZE")
     samples = environment.get("CK_LOADGEN_MULTISTREAMNESS")
     qps = environment.get("CK_LOADGEN_TARGET_QPS")
-    known = dict(
-        experiment=experiment,
-        file=file,
+    return Run(
+        experiment=file.experiment,
+        file=file.path.name,
         repetition=0,
-        explore_run=failure["explore_run"],
-        start=_read_time(failure["start"]),
-        error=failure["error"],
-        program=failure["program"],
+        explore_run=failure.explore_run,
+        start=_read_time(failure.start),
+        error=failure.error,
+        program=failure.program,
         scenario=environment.get("CK_LOADGEN_SCENARIO", _DEFAULTS["CK_LOADGEN_SCENARIO"]),
         mode=environment.get("CK_LOADGEN_MODE", _DEFAULTS["CK_LOADGEN_MODE"]),
         precision=find_precision(weights),
         batch=None if batch is None else int(batch),
         samples_per_query=None if samples is None else int(samples),
         target_qps=None if qps is None else float(qps),
-        wall_s=failure["wall_s"],
-        disturbances=(),
-        disturbance_kinds=(),
+        wall_s=failure.wall_s,
         command=make_command(
-            failure["program"],
+            failure.program,
             {name: environment[name] for name in environment if name != EXPLORE_RUN},
             [tag for tag in weights if tag],
             None,
         ),
     )
-    return Run(**(blank | known))
 
 
 def _read_time(text: str) -> datetime:
-    time = datetime.fromisoformat(text)
-    if time.tzinfo is None:
-        raise ValueError(f"{text} has no time zone")
-    return time.astimezone(timezone.utc)
+    return datetime.fromisoformat(text).astimezone(timezone.utc)
 
 
-def _count_samples_per_query(scenario: str, loadgen: Mapping[str, Any]) -> int | None:
+def _count_samples_per_query(record: Record) -> int | None:
     """None in Offline: its one query has as many samples as fill the time, each run others."""
-    if scenario == "MultiStream":
-        return loadgen["multi_stream_samples_per_query"]  # type: ignore[no-any-return]
-    return None if scenario == "Offline" else 1
+    if record.scenario == "MultiStream":
+        return int(record.settings.get_loadgen_number("multi_stream_samples_per_query"))
+    return None if record.scenario == "Offline" else 1
 
 
-def _find_extreme(record: Mapping[str, Any], reading: str, figure: str, choose: Any) -> Any:
-    """A figure of the readings of all GPUs, the one that `choose` takes; None: not known."""
-    gpus = (record["conditions"] or {}).get("gpus", ())
-    return choose((gpu[reading][figure] for gpu in gpus if gpu[reading]), default=None)
-
-
-def _describe_commit(repository: Mapping[str, Any] | None) -> str | None:
-    if repository is None or repository["commit"] is None:
+def _describe_commit(repository: Repository | None) -> str | None:
+    if repository is None or repository.commit is None:
         return None
-    return f"{repository['commit']}{'' if repository['clean'] else '+'}"
+    return f"{repository.commit}{'' if repository.clean else '+'}"
 
 
 def _request_weights(tags: Sequence[str], engine: str) -> list[str]:
@@ -276,17 +282,5 @@ def _format_value(value: Any) -> str:
     return str(value)
 
 
-def _list_column_types() -> list[tuple[str, frozenset[type]]]:
-    """The types that each column takes: exactly these, for a bool is an int too."""
-    columns = []
-    for name, hint in typing.get_type_hints(Run).items():
-        types = {typing.get_origin(part) or part for part in typing.get_args(hint) or (hint,)}
-        if typing.get_origin(hint) is tuple:
-            types = {tuple}
-        if float in types:
-            types.add(int)
-        columns.append((name, frozenset(types)))
-    return columns
-
-
-_COLUMN_TYPES = _list_column_types()
+def _count(files: int) -> str:
+    return "1 file was" if files == 1 else f"{files} files were"

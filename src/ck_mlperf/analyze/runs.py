@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from datetime import datetime
+from functools import cache
 from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """One LoadGen test that was recorded. None: not known, not measured, or it failed.
 
@@ -21,122 +22,107 @@ class Run:
     """The file in the entry that holds the record (several repetitions may share one)."""
     repetition: int
     """Position of the record in its file, from 0."""
-    explore_run: str | None
+    explore_run: str | None = None
     """The name that `ck explore loadgen` gave the run."""
-    start: datetime | None
+    start: datetime | None = None
     """When the test began, in UTC."""
-    error: str | None
+    error: str | None = None
     """Why a run of a sweep failed; None where there is a record."""
 
     program: str
     scenario: str
     mode: str
     """AccuracyOnly, PerformanceOnly, SubmissionRun or FindPeakPerformance."""
-    engine: str | None
+    engine: str | None = None
     """onnxruntime-cpu, onnxruntime-cuda, tensorrt..., null."""
-    engine_version: str | None
-    device: str | None
-    devices: int | None
+    engine_version: str | None = None
+    device: str | None = None
+    devices: int | None = None
     """How many devices shared the samples."""
-    model: str | None
-    weights: str | None
+    model: str | None = None
+    weights: str | None = None
     """trained or random."""
-    precision: str | None
+    precision: str | None = None
     """fp32, tf32, fp16 or int8, as the model's tags say; fp32 where they say nothing."""
-    model_sha256: str | None
+    model_sha256: str | None = None
     """Of the file that the engine read."""
-    dataset: str | None
-    images: int | None
+    dataset: str | None = None
+    images: int | None = None
     """Images used, of the data set's."""
-    batch: int | None
+    batch: int | None = None
     """The most samples that the engine got at once."""
-    samples_per_query: int | None
+    samples_per_query: int | None = None
     """None in Offline, whose one query has as many samples as fill the time."""
-    target_qps: float | None
+    target_qps: float | None = None
     """Server: arrival rate in force, in queries/s."""
-    cpu: str | None
-    cores: int | None
+    cpu: str | None = None
+    cores: int | None = None
     """Processor cores that the run might use."""
-    gpu: str | None
+    gpu: str | None = None
     """Name of the first GPU; None on a machine without."""
-    driver: str | None
+    driver: str | None = None
     """Version of the GPU's driver."""
 
-    loadgen_valid: bool | None
+    loadgen_valid: bool | None = None
     """LoadGen's own verdict."""
-    invalid_reason: str | None
+    invalid_reason: str | None = None
     """LoadGen's first reason for INVALID."""
-    rules: str | None
+    rules: str | None = None
     """The first set of rules that has the scenario: edge or datacenter."""
-    rules_met: bool | None
+    rules_met: bool | None = None
     """Whether the performance rules of that set are met."""
-    unofficial: str | None
+    unofficial: str | None = None
     """Why the rules do not speak of the run, whatever its figures; None: nothing of that kind."""
-    worst_check: str | None
+    worst_check: str | None = None
     """Name of the check with the smallest margin in that set."""
-    worst_margin: float | None
+    worst_margin: float | None = None
     """Its margin, as a share of what is required: negative where it is not met."""
-    latency_bound_ms: float | None
+    latency_bound_ms: float | None = None
     """Server: the bound in force, on the 99th percentile."""
 
-    samples_per_second: float | None
-    queries_per_second: float | None
-    peak_qps: float | None
+    samples_per_second: float | None = None
+    queries_per_second: float | None = None
+    peak_qps: float | None = None
     """FindPeakPerformance: the highest rate within the latency bound, in queries/s."""
-    queries: int | None
-    samples: int | None
-    latency_min_ns: float | None
-    latency_mean_ns: float | None
-    latency_p50_ns: float | None
-    latency_p90_ns: float | None
-    latency_p95_ns: float | None
-    latency_p97_ns: float | None
-    latency_p99_ns: float | None
-    latency_p99_9_ns: float | None
-    latency_max_ns: float | None
-    early_stopped_p90_ns: float | None
-    early_stopped_p99_ns: float | None
-    top1_percent: float | None
-    top5_percent: float | None
-    performance_s: float | None
+    queries: int | None = None
+    samples: int | None = None
+    latency_min_ns: float | None = None
+    latency_mean_ns: float | None = None
+    latency_p50_ns: float | None = None
+    latency_p90_ns: float | None = None
+    latency_p95_ns: float | None = None
+    latency_p97_ns: float | None = None
+    latency_p99_ns: float | None = None
+    latency_p99_9_ns: float | None = None
+    latency_max_ns: float | None = None
+    early_stopped_p90_ns: float | None = None
+    early_stopped_p99_ns: float | None = None
+    top1_percent: float | None = None
+    top5_percent: float | None = None
+    performance_s: float | None = None
     """Duration of the performance test."""
-    wall_s: float | None
+    wall_s: float | None = None
     """Duration of the whole test, loading included."""
-    sm_clock_mhz: float | None
+    sm_clock_mhz: float | None = None
     """Median clock of the multiprocessors while the GPU was at work; the slowest GPU's."""
-    temperature_c: float | None
+    temperature_c: float | None = None
     """The highest temperature of a GPU at work."""
 
-    loadgen_version: str | None
-    commit: str | None
+    loadgen_version: str | None = None
+    commit: str | None = None
     """Of this repository; with a trailing + where files differed from it."""
-    disturbances: tuple[str, ...]
+    disturbances: tuple[str, ...] = ()
     """What the record's own readings say against the run, in words."""
-    disturbance_kinds: tuple[str, ...]
+    disturbance_kinds: tuple[str, ...] = ()
     """The kind of each, as in ck_mlperf.machine.disturbances: steal, gpu_heat..."""
     command: str
     """The command that repeats the run, for a POSIX shell."""
 
 
 CONFIGURATION = (
-    "program",
-    "scenario",
-    "engine",
-    "engine_version",
-    "device",
-    "model",
-    "weights",
-    "precision",
-    "model_sha256",
-    "dataset",
-    "images",
-    "batch",
-    "samples_per_query",
-    "target_qps",
-    "cpu",
-    "cores",
-    "gpu",
-    "driver",
+    *("program", "scenario", "engine", "engine_version", "device"),
+    *("model", "weights", "precision", "model_sha256", "dataset", "images"),
+    *("batch", "samples_per_query", "target_qps", "cpu", "cores", "gpu", "driver"),
 )
 """The columns by which runs are repetitions of one another."""
 
@@ -155,6 +141,7 @@ class Point(NamedTuple):
     """The newest run that measured the accuracy of the same model file on the same engine."""
 
 
+@cache
 def column_names() -> tuple[str, ...]:
     """The table's columns, in order."""
     return tuple(field.name for field in fields(Run))

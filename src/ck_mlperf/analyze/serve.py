@@ -11,10 +11,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ck_mlperf.analyze.experiments import ExperimentFile, find_files, read_file
 from ck_mlperf.analyze.page import build_page, describe_policy, read_sources
+from ck_mlperf.analyze.rows import read_file
 from ck_mlperf.analyze.runs import Run
 from ck_mlperf.common.errors import UserError, describe_os_error
+from ck_mlperf.results.experiments import ExperimentFile, find_files
 
 if TYPE_CHECKING:
     import uvicorn

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 import os
 import tempfile
 import typing
@@ -16,6 +14,7 @@ import duckdb
 import numpy as np
 
 from ck_mlperf.analyze.runs import CONFIGURATION, NETWORK, Run, column_names
+from ck_mlperf.common.docstrings import read_field_docs
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.files import sync_folder
 
@@ -57,11 +56,11 @@ def make_table(runs: Sequence[Run], database: Path | None = None) -> duckdb.Duck
     """
     connection = duckdb.connect(str(database or ":memory:"))
     connection.execute("SET python_enable_replacements = false")
-    comments = _read_comments()
     columns = ", ".join(f"{name} {type_}" for name, (type_, _) in _COLUMNS.items())
     connection.execute(f"CREATE TABLE runs ({columns})")
-    for name, text in comments.items():
-        connection.execute(f"COMMENT ON COLUMN runs.{name} IS '{text}'")
+    for name, text in read_field_docs(Run).items():
+        quoted = text.replace("'", "''")
+        connection.execute(f"COMMENT ON COLUMN runs.{name} IS '{quoted}'")
     if runs:
         connection.register("arrays", {name: _make_array(runs, name) for name in _COLUMNS})
         connection.execute("INSERT INTO runs SELECT * FROM arrays")
@@ -155,17 +154,6 @@ def _list_columns() -> dict[str, tuple[str, Any]]:
         first = typing.get_origin(hint) if typing.get_origin(hint) is tuple else None
         columns[name] = _TYPES[first or (typing.get_args(hint) or (hint,))[0]]
     return columns
-
-
-def _read_comments() -> dict[str, str]:
-    """The docstrings of Run's fields, which Python does not keep."""
-    (cls,) = ast.parse(inspect.getsource(Run)).body
-    comments = {}
-    for field, following in zip(cls.body, cls.body[1:], strict=False):  # type: ignore[attr-defined]
-        if isinstance(field, ast.AnnAssign) and isinstance(following, ast.Expr):
-            text = ast.literal_eval(following.value)
-            comments[ast.unparse(field.target)] = text.replace("'", "''")
-    return comments
 
 
 _COLUMNS = _list_columns()

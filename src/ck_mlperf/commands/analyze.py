@@ -42,7 +42,7 @@ def make_parser() -> Parser:
 
 
 def list_libraries(arguments: argparse.Namespace) -> list[str]:
-    return ["duckdb", "numpy", "rich"]
+    return ["duckdb", "msgspec", "numpy", "rich"]
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -50,7 +50,7 @@ def main(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from ck_mlperf.analyze import table
-    from ck_mlperf.analyze.experiments import read_runs
+    from ck_mlperf.analyze.rows import read_runs
     from ck_mlperf.analyze.show import show_answer, show_points
 
     console = Console(highlight=False)

@@ -34,13 +34,13 @@ def make_parser() -> Parser:
 
 
 def list_libraries(arguments: argparse.Namespace) -> list[str]:
-    return ["numpy", "rich"]
+    return ["msgspec", "numpy", "rich"]
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Say for each pair of points whether B is faster, slower, or cannot be told from A."""
     from ck_mlperf.analyze.compare import compare_points, describe_comparison
-    from ck_mlperf.analyze.experiments import read_runs
+    from ck_mlperf.analyze.rows import read_runs
     from ck_mlperf.analyze.runs import group_points
 
     sides = []

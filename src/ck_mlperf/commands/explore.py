@@ -53,7 +53,7 @@ def make_parser() -> Parser:
 
 
 def list_libraries(arguments: argparse.Namespace) -> list[str]:
-    libraries = ["numpy", "pyyaml", "rich"]
+    libraries = ["msgspec", "numpy", "pyyaml", "rich"]
     cluster = getattr(arguments, "cluster", "")
     if cluster:
         libraries.append("distributed")

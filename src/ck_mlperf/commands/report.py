@@ -50,8 +50,8 @@ def list_libraries(arguments: argparse.Namespace) -> list[str]:
 def main(arguments: argparse.Namespace) -> int:
     """Write the report, and the plots where they are asked for."""
     from ck_mlperf.analyze import curves
-    from ck_mlperf.analyze.experiments import read_runs
     from ck_mlperf.analyze.page import build_page, count, refuse_to_replace
+    from ck_mlperf.analyze.rows import read_runs
     from ck_mlperf.analyze.runs import group_points
     from ck_mlperf.common.files import write_file
 

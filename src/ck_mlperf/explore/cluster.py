@@ -19,21 +19,22 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import dask
 import distributed
+import msgspec
 from distributed.scheduler import KilledWorker
 
 import ck_mlperf_remote
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.files import write_file
 from ck_mlperf.explore.entry import Entry
-from ck_mlperf.explore.runs import Failure, Outcome, ScheduledRun, Watcher, make_failure
+from ck_mlperf.explore.runs import Outcome, ScheduledRun, Watcher, make_failure
 from ck_mlperf.explore.worker import make_request
+from ck_mlperf.results.experiments import Failure
 
 RESOURCE = "GPU"
 SLURM, SSH = "slurm", "ssh:"
@@ -288,7 +289,7 @@ class ClusterExecutor:
             raise UserError(f"a worker cannot carry out {run.description}: {reply['refused']}")
         if "failure" in reply:
             self._entry.log_path(run.id).write_text(reply["log"])
-            failure = replace(Failure(**reply["failure"]), command=run.argv)
+            failure = msgspec.convert({**reply["failure"], "command": run.argv}, Failure)
             return Outcome(run, reply["wall_s"], failure=failure)
         self._keep(run, reply["files"])
         record = self._entry.read_record(run.id)

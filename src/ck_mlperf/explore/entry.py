@@ -11,14 +11,23 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ck_mlperf.common import locks
+from ck_mlperf.common.decode import decode_json
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.files import write_file
-from ck_mlperf.explore.runs import EXPLORE_RUN, Outcome
+from ck_mlperf.explore.runs import Outcome
+from ck_mlperf.results.experiments import (
+    Failure,
+    list_files,
+    read_failure,
+    read_records,
+    write_failure,
+)
+from ck_mlperf.results.record import Record
 
 DEFINITION = "sweep.json"
 LOCK = ".explore.lock"
@@ -42,7 +51,7 @@ class Entry:
         """Raise UserError if the entry holds anything but the sweep of this definition."""
         path = self.folder / DEFINITION
         if path.exists():
-            differences = _compare(_read_json(path), definition)
+            differences = _compare(_read_definition(path), definition)
             if differences:
                 raise UserError(
                     f"experiment {self.name} is another sweep:\n  "
@@ -69,36 +78,34 @@ class Entry:
 
         Reads only the files that are new since the last call.
         """
-        for path in sorted(self.folder.glob("ckp-*.[0-9][0-9][0-9][0-9].json")):
-            if path in self._read:
+        for file in list_files(self.folder):
+            if file.is_failure or file.path in self._read:
                 continue
-            for run, record in _list_records(path):
-                self._paths.setdefault(run, path)
-                self._wall_s.setdefault(run, record["timing"]["wall_s"])
-            self._read.add(path)
+            for run, record in _list_records(file.path):
+                self._paths.setdefault(run, file.path)
+                self._wall_s.setdefault(run, record.timing.wall_s)
+            self._read.add(file.path)
         return dict(self._wall_s)
 
-    def read_record(self, run: str) -> dict[str, Any] | None:
+    def read_record(self, run: str) -> Record | None:
         """The record of a run, or None."""
         self.list_recorded()
         path = self._paths.get(run)
         return None if path is None else dict(_list_records(path))[run]
 
-    def read_failures(self) -> dict[str, dict[str, Any]]:
+    def read_failures(self) -> dict[str, Failure]:
         """The failures, by the runs' ids."""
-        failures = {}
-        for path in sorted(self.folder.glob("failed-*.json")):
-            failure = _read_json(path)
-            if not (isinstance(failure, dict) and isinstance(failure.get("error"), str)):
-                raise UserError(f"{path} does not describe a failed run. Move it elsewhere")
-            failures[path.stem.removeprefix("failed-")] = failure
-        return failures
+        with _say_way_out():
+            failures = [
+                read_failure(file.path) for file in list_files(self.folder) if file.is_failure
+            ]
+        return {failure.explore_run: failure for failure in failures}
 
     def settle(self, outcome: Outcome) -> None:
         """Store a failure; remove an earlier one if there is a record now."""
         path = self.folder / f"failed-{outcome.run.id}.json"
         if outcome.failure is not None:
-            write_file(path, outcome.failure.to_json())
+            write_failure(outcome.failure, path)
         else:
             self.log_path(outcome.run.id).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
@@ -168,24 +175,27 @@ def find_ck() -> str:
     return found
 
 
-def _list_records(path: Path) -> list[tuple[str, dict[str, Any]]]:
+def _list_records(path: Path) -> list[tuple[str, Record]]:
     """(id of the run, record) of each record in a point's file that has an id."""
-    try:
-        records = [part["run"] for part in _read_json(path)["characteristics_list"]]
-        named = [(record["settings"]["ours"].get(EXPLORE_RUN), record) for record in records]
-        found = [(name["value"], record) for name, record in named if name and name["value"]]
-        for _, record in found:
-            float(record["timing"]["wall_s"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{path} is not a record of this program ({error!r}). Move it elsewhere"
-        ) from error
-    return found
+    with _say_way_out():
+        records = read_records(path)
+        if not records or None in records:
+            raise UserError(f"{path} is not a record of this program")
+    return [(record.explore_run, record) for record in records if record and record.explore_run]
 
 
-def _read_json(path: Path) -> Any:
+@contextlib.contextmanager
+def _say_way_out() -> Iterator[None]:
+    """Say of a file that cannot be read what to do with it."""
     try:
-        return json.loads(path.read_bytes())
+        yield
+    except UserError as error:
+        raise UserError(f"{error}. Move it elsewhere, and its runs are repeated") from error
+
+
+def _read_definition(path: Path) -> dict[str, Any]:
+    try:
+        return decode_json(path.read_bytes(), dict[str, Any])
     except ValueError as error:
         raise UserError(
             f"{path} is not JSON: {error}. Move it elsewhere, and its runs are repeated"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.explore.entry import Entry
 from ck_mlperf.explore.runs import Configuration, Executor, Outcome, ScheduledRun
 from ck_mlperf.explore.sweep import Sweep
+from ck_mlperf.results.record import Record
 
 
 class RunFailedError(UserError):
@@ -31,7 +30,7 @@ class Measurer:
     outcomes: list[Outcome] = field(default_factory=list)
     """Of the runs that the entry did not have."""
 
-    def measure(self, configuration: Configuration, repetition: int) -> Mapping[str, Any]:
+    def measure(self, configuration: Configuration, repetition: int) -> Record:
         """The record of a repetition (from 1). Raises RunFailedError."""
         run = self.sweep.schedule(configuration, repetition)
         record = self.entry.read_record(run.id)
@@ -45,7 +44,7 @@ class Measurer:
                 return outcome.record
             failure = self.entry.read_failures()[run.id]
         raise RunFailedError(
-            f"{run.description}: {failure['error']}\nIts output: "
+            f"{run.description}: {failure.error}\nIts output: "
             f"{self.entry.log_path(run.id)}. --retry_failed tries it again"
         )
 

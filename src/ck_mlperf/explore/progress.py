@@ -119,8 +119,11 @@ def describe_outcome(outcome: Outcome) -> str:
         return f"FAILED: {outcome.failure.error.splitlines()[0]}"
     assert outcome.record is not None
     if outcome.run.mode == ACCURACY:
-        return f"accuracy {outcome.record['accuracy']['top1_percent']:.3f}%"
-    rate = outcome.record["throughput"]["samples_per_second"]
-    is_valid = outcome.record["verdicts"]["loadgen"]["valid"]
+        assert outcome.record.accuracy is not None
+        return f"accuracy {outcome.record.accuracy.top1_percent:.3f}%"
+    rate = outcome.record.samples_per_second
+    is_valid = outcome.record.verdicts.loadgen.valid
+    if rate is None:
+        return "VALID" if is_valid else "INVALID"
     shown = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
     return f"{shown} samples/s, {'VALID' if is_valid else 'INVALID'}"

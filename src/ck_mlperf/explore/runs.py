@@ -10,15 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ck_mlperf.loadgen.engines.registry import ENGINES, PLAN
+from ck_mlperf.loadgen.settings import EXPLORE_RUN
 from ck_mlperf.models.precisions import PRECISIONS
 
-FAILURE_FORMAT = 1
-EXPLORE_RUN = "CK_EXPLORE_RUN"
+if TYPE_CHECKING:
+    from ck_mlperf.results.experiments import Failure
+    from ck_mlperf.results.record import Record
+
 PERFORMANCE, ACCURACY = "PerformanceOnly", "AccuracyOnly"
 
 
@@ -116,35 +119,13 @@ class ScheduledRun:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A run that left no record. Kept in the entry as failed-ID.json."""
-
-    explore_run: str
-    start: str
-    """ISO 8601, UTC."""
-    wall_s: float
-    exit_code: int
-    """Negative: the signal that ended it."""
-    error: str
-    """The program's own message."""
-    program: str
-    environment: Mapping[str, str]
-    weights: str
-    command: tuple[str, ...]
-
-    def to_json(self) -> str:
-        """The content of the file."""
-        return json.dumps({"format": FAILURE_FORMAT, **asdict(self)}, indent=2) + "\n"
-
-
-@dataclass(frozen=True)
 class Outcome:
     """The end of a run: a record, which is in the entry by then, or a failure."""
 
     run: ScheduledRun
     wall_s: float
     """Of the whole command."""
-    record: Mapping[str, Any] | None = None
+    record: Record | None = None
     failure: Failure | None = None
 
 
@@ -218,15 +199,19 @@ def make_failure(
     run: ScheduledRun, start: datetime, wall_s: float, exit_code: int, error: str
 ) -> Outcome:
     """The outcome of a run that left no record. start: with its time zone, UTC."""
+    # Here, since CK's interpreter, which parses the options of a sweep, may have no msgspec.
+    from ck_mlperf.results.experiments import Failure
+
     failure = Failure(
+        format=1,
         explore_run=run.id,
         start=start.isoformat(timespec="seconds"),
         wall_s=round(wall_s, 3),
         exit_code=exit_code,
         error=error,
         program=run.program,
-        environment=run.environment,
+        environment=dict(run.environment),
         weights=run.configuration.weights,
-        command=run.argv,
+        command=list(run.argv),
     )
     return Outcome(run, wall_s, failure=failure)

@@ -34,7 +34,7 @@ class Estimate:
     def learn_outcome(self, outcome: Outcome) -> None:
         """Take a run into account that has ended; a failed one says little."""
         if outcome.record is not None:
-            wall_s = outcome.record["timing"]["wall_s"]
+            wall_s = outcome.record.timing.wall_s
             self.learn(outcome.run.id, wall_s)
             self.overheads_s.append(outcome.wall_s - wall_s)
 

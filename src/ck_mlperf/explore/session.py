@@ -163,7 +163,7 @@ def report_end(console: Console, sweep: Sweep, entry: Entry) -> int:
     )
     for run in failed:
         print(
-            f"failed: {run.description}: {failures[run.id]['error']}\n"
+            f"failed: {run.description}: {failures[run.id].error}\n"
             f"  its output: {entry.log_path(run.id)}",
             file=sys.stderr,
         )

@@ -28,7 +28,6 @@ from ck_mlperf.explore.options import (
 )
 from ck_mlperf.explore.runs import (
     ACCURACY,
-    EXPLORE_RUN,
     PERFORMANCE,
     Configuration,
     Network,
@@ -37,7 +36,13 @@ from ck_mlperf.explore.runs import (
 )
 from ck_mlperf.loadgen.engines.registry import ENGINES
 from ck_mlperf.loadgen.setting_types import Choice, Flag, Integer
-from ck_mlperf.loadgen.settings import DEFAULT_BATCH_SIZE, SCENARIOS, raise_problems, read_settings
+from ck_mlperf.loadgen.settings import (
+    DEFAULT_BATCH_SIZE,
+    EXPLORE_RUN,
+    SCENARIOS,
+    raise_problems,
+    read_settings,
+)
 from ck_mlperf.models.precisions import PRECISIONS
 
 MAX_RUNS = 10_000

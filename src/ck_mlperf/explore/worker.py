@@ -26,6 +26,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ck_mlperf.common.errors import UserError, run_main
 from ck_mlperf.common.locks import hold_lock
 from ck_mlperf.explore.entry import Entry, find_ck
@@ -123,7 +125,8 @@ class _Watcher:
 def _describe(outcome: Outcome, scratch: Entry) -> dict[str, Any]:
     if outcome.failure is not None:
         log = scratch.log_path(outcome.run.id).read_bytes()[-_LOG_BYTES:]
-        reply = {"failure": asdict(outcome.failure), "log": log.decode(errors="replace")}
+        failure = msgspec.to_builtins(outcome.failure)
+        reply = {"failure": failure, "log": log.decode(errors="replace")}
     else:
         paths = [*scratch.folder.glob("ckp-*.json"), scratch.folder / "pipeline.json"]
         reply = {"files": {path.name: path.read_text() for path in paths if path.exists()}}

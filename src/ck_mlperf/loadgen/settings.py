@@ -27,6 +27,7 @@ from ck_mlperf.loadgen.user_conf import read_user_conf
 SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline")
 MODES = ("AccuracyOnly", "PerformanceOnly", "SubmissionRun", "FindPeakPerformance")
 DEFAULT_BATCH_SIZE = 32
+EXPLORE_RUN = "CK_EXPLORE_RUN"
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ class RunSettings:
         "CK_VERBOSE", Flag(), "Print every LoadGen setting in force as well.", value=False
     )
     run: str | None = _setting(
-        "CK_EXPLORE_RUN",
+        EXPLORE_RUN,
         Text("1 to 64 letters, digits, `.`, `_` or `-`", r"[A-Za-z0-9._-]{1,64}"),
         "The name that `ck explore loadgen` gives a run.",
         default="none",

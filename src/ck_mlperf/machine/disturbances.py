@@ -1,10 +1,11 @@
-"""What in a record's conditions makes its figures doubtful."""
+"""What in the conditions of a run makes its figures doubtful."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+
+from ck_mlperf.machine.facts import Conditions, CpuConditions, GpuConditions
 
 # Engines that compute on the processors, which other processes then take from them.
 _ON_CPU = ("onnxruntime-cpu", "null")
@@ -26,51 +27,48 @@ class Disturbance:
     """What was measured, and what to do; one line."""
 
 
-def find_disturbances(record: Mapping[str, Any]) -> list[Disturbance]:
-    """The disturbances of a record of the current version; none where no speed was measured.
+def find_disturbances(conditions: Conditions, engine: str) -> list[Disturbance]:
+    """The disturbances of a performance run. engine: its name, as the record has it.
 
     A power cap of a GPU (sw_power_cap) is none: under full load it is the usual limit.
     """
-    conditions = record["conditions"]
-    if conditions is None or record["latencies_ns"] is None:
-        return []
-    found = list(_judge_cpu(conditions["cpu"], record["engine"]["name"] in _ON_CPU))
-    for gpu in conditions["gpus"]:
+    found = list(_judge_cpu(conditions.cpu, engine in _ON_CPU))
+    for gpu in conditions.gpus:
         found += _judge_clocks(gpu)
         found += _judge_processes(gpu)
     return found
 
 
-def _judge_cpu(cpu: Mapping[str, Any], is_engine: bool) -> Iterator[Disturbance]:
-    if cpu["wall_s"] < _SHORTEST_S or not cpu["cores"]:
+def _judge_cpu(cpu: CpuConditions, is_engine: bool) -> Iterator[Disturbance]:
+    if cpu.wall_s < _SHORTEST_S or not cpu.cores:
         return
-    core_s = cpu["wall_s"] * cpu["cores"]
-    if is_engine and cpu["busy_core_s"] is not None:
-        others_s = cpu["busy_core_s"] - cpu["own_core_s"]
+    core_s = cpu.wall_s * cpu.cores
+    if is_engine and cpu.busy_core_s is not None:
+        others_s = cpu.busy_core_s - cpu.own_core_s
         if others_s > _MOST_OTHERS * core_s:
             yield Disturbance(
                 "other_processes",
-                f"other processes took {others_s / cpu['wall_s']:.2g} of the {cpu['cores']} cores "
+                f"other processes took {others_s / cpu.wall_s:.2g} of the {cpu.cores} cores "
                 f"({others_s / core_s:.0%}): end them and run again",
             )
-    if cpu["steal_core_s"] is not None and cpu["steal_core_s"] > _MOST_STEAL * core_s:
+    if cpu.steal_core_s is not None and cpu.steal_core_s > _MOST_STEAL * core_s:
         yield Disturbance(
             "steal",
-            f"the hypervisor took {cpu['steal_core_s'] / core_s:.1%} of the cores' time (steal): "
+            f"the hypervisor took {cpu.steal_core_s / core_s:.1%} of the cores' time (steal): "
             "run again where cores are not shared",
         )
 
 
-def _judge_clocks(gpu: Mapping[str, Any]) -> Iterator[Disturbance]:
+def _judge_clocks(gpu: GpuConditions) -> Iterator[Disturbance]:
     """What NVML's nvmlClocksEventReasons call slowdowns: see `CLOCKS_EVENT_REASONS`."""
-    counts = gpu["clocks_event_reasons"] or {}
-    clocks, samples = f"GPU {gpu['cuda_device']}'s clocks", f"of {gpu['busy_samples']} samples"
+    counts = gpu.clocks_event_reasons or {}
+    clocks, samples = f"GPU {gpu.cuda_device}'s clocks", f"of {gpu.busy_samples} samples"
     heats = [counts.get(name, 0) for name in ("sw_thermal_slowdown", "hw_thermal_slowdown")]
     brake = counts.get("hw_power_brake_slowdown", 0)
     slowdown = counts.get("hw_slowdown", 0)
     if any(heats):
         least = "at least " if all(heats) else ""  # the two may have been in different samples
-        hottest = f", up to {gpu['temperature_c']['max']:.0f} C" if gpu["temperature_c"] else ""
+        hottest = f", up to {gpu.temperature_c.max:.0f} C" if gpu.temperature_c else ""
         yield Disturbance(
             "gpu_heat",
             f"heat lowered {clocks} in {least}{max(heats)} {samples}{hottest}: cool it better",
@@ -88,16 +86,16 @@ def _judge_clocks(gpu: Mapping[str, Any]) -> Iterator[Disturbance]:
         )
 
 
-def _judge_processes(gpu: Mapping[str, Any]) -> Iterator[Disturbance]:
-    before, after = gpu["other_processes_before"], gpu["other_processes_after"]
+def _judge_processes(gpu: GpuConditions) -> Iterator[Disturbance]:
+    before, after = gpu.other_processes_before, gpu.other_processes_after
     for when, seen in (("before", before), ("after", after)):
-        if seen and seen["count"]:
-            memory = seen["memory_mib"]
+        if seen and seen.count:
+            memory = seen.memory_mib
             held = "" if memory is None else f", with {memory:.0f} MiB"
-            others = "1 other process" if seen["count"] == 1 else f"{seen['count']} others"
+            others = "1 other process" if seen.count == 1 else f"{seen.count} others"
             yield Disturbance(
                 "gpu_shared",
-                f"{others} on GPU {gpu['cuda_device']} {when} the test{held}: end what "
+                f"{others} on GPU {gpu.cuda_device} {when} the test{held}: end what "
                 "`nvidia-smi` lists there",
             )
             return

@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.results.record import Accuracy
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """How many of the images got their label."""
-
-    good: int
-    """Images whose best answer is right."""
-    total: int
-    good_top5: int | None
-    """Images with the right label among the five best; None where only the best is known."""
-
-    @property
-    def top1_percent(self) -> float:
-        return 100 * self.good / self.total
-
-    @property
-    def top5_percent(self) -> float | None:
-        return None if self.good_top5 is None else 100 * self.good_top5 / self.total
 
 
 def measure_accuracy(
@@ -72,8 +53,11 @@ def measure_accuracy(
         )
     if top5 is not None and top5.shape != (total, 5):
         raise ValueError(f"want top5 [{total}, 5], got {top5.shape}")
+    good = int((best == labels).sum())
+    good_top5 = None if top5 is None else int((top5 == labels[:, None]).any(axis=1).sum())
     return Accuracy(
-        good=int((best == labels).sum()),
+        top1_percent=100 * good / total,
+        top5_percent=None if good_top5 is None else 100 * good_top5 / total,
+        good=good,
         total=total,
-        good_top5=None if top5 is None else int((top5 == labels[:, None]).any(axis=1).sum()),
     )

@@ -70,7 +70,7 @@ def advise_loadgen(result: LoadgenResult) -> list[str]:
         advice.append(_advise_expectation(result))
     if result.scenario == "Server":
         bound_ms = result.get_number("target_latency_ns") / 1e6
-        p99_ms = performance.latencies_ns["p99"] / 1e6
+        p99_ms = performance.latencies_ns.p99 / 1e6
         if p99_ms > bound_ms:
             advice.append(_advise_latency(bound_ms, p99_ms, result))
     return advice
@@ -98,12 +98,12 @@ def _advise_expectation(result: LoadgenResult) -> str:
     performance = result.performance
     assert performance is not None
     if result.scenario in ("SingleStream", "MultiStream"):
-        expected_ms = performance.latencies_ns["min"] / 1e6
+        expected_ms = performance.latencies_ns.min / 1e6
         return (
             f"set CK_LOADGEN_TARGET_LATENCY={expected_ms:.2g}: LoadGen ran out of the queries "
             "that it had made for the latency that it was told to expect"
         )
-    rate = math.ceil(performance.samples_per_second or 1)
+    rate = math.ceil(performance.throughput.samples_per_second or 1)
     return (
         f"set CK_LOADGEN_TARGET_QPS={rate}: LoadGen ran out of the samples that it had made "
         "for the rate that it was told to expect"
@@ -114,12 +114,12 @@ def _advise_latency(required_ms: float, measured_ms: float, result: LoadgenResul
     performance = result.performance
     assert performance is not None
     if result.scenario == "MultiStream":
-        samples = math.floor(performance.samples_per_query * required_ms / measured_ms)
+        samples = math.floor(performance.counts.samples_per_query * required_ms / measured_ms)
         if samples:
             return f"lower CK_LOADGEN_MULTISTREAMNESS to about {samples}"
         return "one sample alone takes longer; another model, precision or machine is needed"
     sent = result.get_number("target_qps")
-    done = performance.samples_per_second or 0
+    done = performance.throughput.samples_per_second or 0
     if done < 0.95 * sent:  # the queue grew as long as queries came in
         return f"lower CK_LOADGEN_TARGET_QPS below {_format_rate(done)}, which is what it got done"
     return f"lower CK_LOADGEN_TARGET_QPS to about {_format_rate(0.9 * sent)}, or CK_BATCH_SIZE"

@@ -21,9 +21,16 @@ from ck_mlperf.loadgen.one_test import RunOutcome, remove_logs, run_test
 from ck_mlperf.loadgen.resolve import resolve_devices, resolve_settings
 from ck_mlperf.machine.environment import describe_environment
 from ck_mlperf.models.recipe import ModelRecipe
-from ck_mlperf.results import record
-from ck_mlperf.results.accuracy import Accuracy, measure_accuracy
+from ck_mlperf.results.accuracy import measure_accuracy
+from ck_mlperf.results.build import (
+    build_record,
+    describe_dataset,
+    describe_engine,
+    describe_model,
+    write_record,
+)
 from ck_mlperf.results.logs import read_answers, read_result
+from ck_mlperf.results.record import Accuracy, Record
 from ck_mlperf.results.report import describe_run, format_report
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -61,14 +68,14 @@ def run_and_report(path: Path, program: str) -> None:
     """Run the job in the file `path`; leave the record and the report, and print the report."""
     remove_results()
     job = read_job(path)
-    run = run_job(job, program)
-    report = format_report(run, job.settings.silent, job.settings.verbose)
+    record = run_job(job, program)
+    report = format_report(record, job.settings.silent, job.settings.verbose)
     write_file(REPORT, report)
-    record.write_record(run, RECORD)
+    write_record(record, RECORD)
     print(report.partition("\n")[2], end="")  # its first line was printed before the test
 
 
-def run_job(job: Job, program: str) -> dict[str, Any]:
+def run_job(job: Job, program: str) -> Record:
     """Print a line that says what is run, run the job's test and return its record."""
     recipe = ModelRecipe.from_dict(job.recipe)
     images = load_preprocessed(job.images)
@@ -77,19 +84,19 @@ def run_job(job: Job, program: str) -> dict[str, Any]:
         for device in resolve_devices(job.settings, job.engine)
     ]
     settings = resolve_settings(job.settings, len(images.labels), engines[0].max_batch)
-    model = record.describe_model(recipe, check_unchanged(job))
-    dataset = record.describe_dataset(images.manifest, settings.dataset_size)
+    model = describe_model(recipe, check_unchanged(job))
+    dataset = describe_dataset(images.manifest, settings.dataset_size)
     interface, reason = choose_interface(job.loadgen_native)
     start = datetime.now(timezone.utc)
     with contextlib.ExitStack() as opened:
         for engine in engines:
             opened.enter_context(engine)
-        described_engine = record.describe_engine(engines, settings.batch_size)
+        described_engine = describe_engine(engines, settings.batch_size)
         print(describe_run(dataset, model, described_engine), flush=True)
         if reason:
             print(f"LoadGen by its Python module, not by its C++ interface: {reason}", flush=True)
         outcome = run_test(settings, engines, images.images, LOG_DIR, interface)
-    return record.build_record(
+    return build_record(
         program=program,
         outcome=outcome,
         result=read_result(LOG_DIR),

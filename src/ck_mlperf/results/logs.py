@@ -10,12 +10,15 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.results.record import Counts, EarlyStopped, Latencies, Mode, Scenario, Throughput
+from ck_mlperf.results.verdicts import Message
 
 DETAIL_LOG = "mlperf_log_detail.txt"
 ACCURACY_LOG = "mlperf_log_accuracy.json"
@@ -51,60 +54,33 @@ _MAX_MESSAGES = 20
 _T = TypeVar("_T", int, float, bool, str)
 
 
-@dataclass(frozen=True)
-class Message:
-    """An error or a warning in LoadGen's log, and how many times it is there."""
-
-    text: str
-    count: int
-
-
-@dataclass(frozen=True)
-class Performance:
-    """What LoadGen measured in the performance part of a test."""
+class Performance(msgspec.Struct, frozen=True):
+    """What LoadGen measured in the performance part of a test: the record's parts, and more."""
 
     is_valid: bool
     """LoadGen's verdict, under the settings that were in force."""
-    reasons: tuple[str, ...]
+    reasons: list[str]
     """Why it is not valid."""
-    queries: int
-    samples_per_query: int
     duration_s: float
     """From the first query's issue to the last one's completion."""
-    samples_per_second: float | None
-    """LoadGen's own figure (Server: completed samples); in MultiStream, which has none, samples by
-    duration. None where a single query leaves nothing to divide."""
-    peak_qps: float | None
-    """FindPeakPerformance: the highest rate that kept the bound, in queries/s."""
-    latencies_ns: Mapping[str, int]
-    """min, mean, p50, p90, p95, p97, p99, p99_9, max: of queries; in Offline, of samples."""
-    early_stopped_ns: Mapping[str, int | None]
-    """Estimates that hold with 99% confidence, which MLPerf reports: p90 (SingleStream), p99
-    (SingleStream, MultiStream); None where there were too few queries."""
-
-    @property
-    def samples(self) -> int:
-        return self.queries * self.samples_per_query
-
-    @property
-    def queries_per_second(self) -> float | None:
-        rate = self.samples_per_second
-        return None if rate is None else rate / self.samples_per_query
+    counts: Counts
+    throughput: Throughput
+    latencies_ns: Latencies
+    early_stopped_ns: EarlyStopped
 
 
-@dataclass(frozen=True)
-class LoadgenResult:
+class LoadgenResult(msgspec.Struct, frozen=True):
     """What one test's detail log says."""
 
     version: str
-    scenario: str
-    mode: str
-    settings: Mapping[str, int | float | bool | str]
+    scenario: Scenario
+    mode: Mode
+    settings: dict[str, int | float | bool | str]
     """LoadGen's settings in force, under its names without `effective_`: min_duration_ms, ..."""
     performance: Performance | None
     """None in AccuracyOnly."""
-    errors: tuple[Message, ...]
-    warnings: tuple[Message, ...]
+    errors: list[Message]
+    warnings: list[Message]
 
     def get_number(self, name: str) -> float:
         """A setting in force; not a number where LoadGen's log has none of that name."""
@@ -130,10 +106,11 @@ def read_result(log_dir: Path) -> LoadgenResult:
             if metadata.get(flag) is True and (str(value) in messages or len(messages) < 1000):
                 messages[str(value)] = messages.get(str(value), 0) + 1
     log = _Values(path, values)
-    scenario = log.get("effective_scenario", str)
-    mode = log.get("effective_test_mode", str)
-    if scenario not in ("SingleStream", "MultiStream", "Server", "Offline"):
-        raise log.refuse(f"unknown scenario {scenario[:80]!r}")
+    try:
+        scenario: Scenario = msgspec.convert(log.get("effective_scenario", str), Scenario)
+        mode: Mode = msgspec.convert(log.get("effective_test_mode", str), Mode)
+    except msgspec.ValidationError as error:
+        raise log.refuse(f"unknown scenario or mode: {error}") from error
     log.get("power_end", str)  # the last thing that each part of a test writes before its results
     return LoadgenResult(
         version=log.get("loadgen_version", str).split(" ")[0],
@@ -240,17 +217,21 @@ def _read_performance(log: _Values, scenario: str) -> Performance:
     is_valid = log.get("result_validity", str) == "VALID"
     return Performance(
         is_valid=is_valid,
-        reasons=() if is_valid else tuple(_list_reasons(log, queries, duration_s, latencies_ns)),
-        queries=queries,
-        samples_per_query=samples_per_query,
+        reasons=[] if is_valid else list(_list_reasons(log, queries, duration_s, latencies_ns)),
         duration_s=duration_s,
-        samples_per_second=rate or None,
-        peak_qps=log.get("peak_qps", float) if log.has("peak_qps") else None,
+        counts=Counts(queries, queries * samples_per_query, samples_per_query),
+        throughput=Throughput(
+            samples_per_second=rate or None,
+            queries_per_second=rate / samples_per_query or None,
+            peak_qps=log.get("peak_qps", float) if log.has("peak_qps") else None,
+        ),
         latencies_ns=latencies_ns,
-        early_stopped_ns={
-            name: log.get(stopped[name], int) or None if name in stopped else None
-            for name in ("p90", "p99")
-        },
+        early_stopped_ns=EarlyStopped(
+            **{
+                name: log.get(stopped[name], int) or None if name in stopped else None
+                for name in ("p90", "p99")
+            }
+        ),
     )
 
 
@@ -267,7 +248,7 @@ def _measure_duration(log: _Values) -> float:
     return duration_s
 
 
-def _read_latencies(log: _Values, scenario: str) -> dict[str, int]:
+def _read_latencies(log: _Values, scenario: str) -> Latencies:
     if scenario == "MultiStream":  # its plain keys are of samples
         keys = {
             name: f"result_{key}_per_query_latency_ns"
@@ -281,15 +262,15 @@ def _read_latencies(log: _Values, scenario: str) -> dict[str, int]:
     rising = [latency for name, latency in latencies.items() if name != "mean"]
     if rising != sorted(rising) or not rising[0] <= latencies["mean"] <= rising[-1]:
         raise log.refuse(f"latencies in no order ({latencies})")
-    return latencies
+    return Latencies(**latencies)
 
 
 def _list_reasons(
-    log: _Values, queries: int, duration_s: float, latencies_ns: Mapping[str, int]
+    log: _Values, queries: int, duration_s: float, latencies_ns: Latencies
 ) -> Iterator[str]:
     if log.has("result_perf_constraints_met") and not log.get("result_perf_constraints_met", bool):
         bound_ms = log.get("effective_target_latency_ns", int) / 1e6
-        yield f"99th percentile {latencies_ns['p99'] / 1e6:.3f} ms is over {bound_ms:g} ms"
+        yield f"99th percentile {latencies_ns.p99 / 1e6:.3f} ms is over {bound_ms:g} ms"
     if not log.get("result_min_duration_met", bool):
         shortest_s = log.get("effective_min_duration_ms", int) / 1000
         yield f"ran {duration_s:.3f} s of the {shortest_s:g} s of min_duration"
@@ -308,11 +289,9 @@ def _parse_number(text: str) -> float | str:
         return text
 
 
-def _count(messages: Mapping[str, int]) -> tuple[Message, ...]:
+def _count(messages: Mapping[str, int]) -> list[Message]:
     """The first messages; a log that has thousands of them has something else to tell."""
-    return tuple(
-        Message(text[:500], count) for text, count in list(messages.items())[:_MAX_MESSAGES]
-    )
+    return [Message(text[:500], count) for text, count in list(messages.items())[:_MAX_MESSAGES]]
 
 
 def _read_events(path: Path) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:

@@ -1,201 +1,292 @@
 """The record of a run: all that is needed to believe its figures and to get them again.
 
-Its shape is record.schema.json; `SCHEMA_VERSION` goes up with every change that an old reader would
-not understand.
+`Record` is its shape. tools/generate.py makes record.schema.json of it: the text under a field is
+its description there, its type has the unit. `SCHEMA_VERSION` goes up with every change that an
+older reader would not understand; migrate.py reads records of older versions.
+
+None (null): not measured in this mode, or not known.
 """
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timezone
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any, Final, Literal
 
-from ck_mlperf.common.files import hash_file, write_file
-from ck_mlperf.loadgen.settings import VARIABLES, RunSettings
-from ck_mlperf.results.advice import advise_loadgen
-from ck_mlperf.results.logs import LoadgenResult, Message, Performance
-from ck_mlperf.results.rules import judge, load_rules
+from msgspec import Meta, Struct
 
-if TYPE_CHECKING:
-    from ck_mlperf.loadgen.engines.base import Engine
-    from ck_mlperf.loadgen.one_test import DeviceCounts, RunOutcome
-    from ck_mlperf.models.recipe import ModelRecipe
-    from ck_mlperf.results.accuracy import Accuracy
+from ck_mlperf.common import units
+from ck_mlperf.common.errors import UserError
+from ck_mlperf.loadgen.settings import EXPLORE_RUN
+from ck_mlperf.machine.disturbances import Disturbance, find_disturbances
+from ck_mlperf.machine.facts import Conditions, Environment
+from ck_mlperf.results.verdicts import Verdicts
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION: Final = 2
+
+Scenario = Literal["SingleStream", "MultiStream", "Server", "Offline"]
+Mode = Literal["AccuracyOnly", "PerformanceOnly", "SubmissionRun", "FindPeakPerformance"]
+Weights = Literal["trained", "random"]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+UtcTime = Annotated[str, Meta(pattern="^[0-9-]{10}T[0-9:]{8}[+]00:00$")]
+FileName = Annotated[str, Meta(pattern="^[^/]+$")]
 
 
-def build_record(
-    *,
-    program: str,
-    outcome: RunOutcome,
-    result: LoadgenResult,
-    accuracy: Accuracy | None,
-    engine: Mapping[str, Any],
-    model: Mapping[str, Any],
-    dataset: Mapping[str, Any],
-    environment: Mapping[str, Any],
-    deps: Sequence[Mapping[str, Any]],
-    start: datetime,
-) -> dict[str, Any]:
-    """The record of a finished test, as JSON holds it.
+class Accuracy(Struct, frozen=True):
+    """Accuracy over the images of the test."""
 
-    program: its name. result: `logs.read_result`. accuracy: None where it was not measured.
-    engine, model, dataset: `describe_engine`, `describe_model`, `describe_dataset`; the engine's
-    part gets `devices` from the outcome. environment: `environment.describe_environment`.
-    deps: {key, tags, version, uoa} of what CK resolved.
-    start: when the test began, with a time zone.
+    top1_percent: units.Percent
+    """Share of the images whose best answer is right."""
+    top5_percent: units.Percent | None
+    """Share with the right label among the five best; null where the engine gives one answer."""
+    good: Annotated[int, units.unit("images"), units.NOT_NEGATIVE]
+    """Images whose best answer is right."""
+    total: units.Images
+    """Images of the test."""
+
+
+class Counts(Struct, frozen=True):
+    """What LoadGen sent in the performance part."""
+
+    queries: units.Queries
+    """Queries that were completed."""
+    samples: units.Samples
+    """Samples of all queries."""
+    samples_per_query: units.Samples
+    """Samples of each query."""
+
+
+class Latencies(Struct, frozen=True):
+    """Latencies of queries; in Offline, of the samples of its one query."""
+
+    min: units.Nanoseconds
+    """The shortest."""
+    mean: units.Nanoseconds
+    """Their mean."""
+    p50: units.Nanoseconds
+    """The median."""
+    p90: units.Nanoseconds
+    """The 90th percentile."""
+    p95: units.Nanoseconds
+    """The 95th percentile."""
+    p97: units.Nanoseconds
+    """The 97th percentile."""
+    p99: units.Nanoseconds
+    """The 99th percentile."""
+    p99_9: units.Nanoseconds
+    """The 99.9th percentile."""
+    max: units.Nanoseconds
+    """The longest."""
+
+
+class EarlyStopped(Struct, frozen=True):
+    """LoadGen's early-stopping estimates, which hold with 99% confidence and which MLPerf reports.
+
+    null where there were too few queries, or the scenario has none.
     """
-    performance = result.performance
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "program": program,
-        "scenario": result.scenario,
-        "mode": result.mode,
-        "accuracy": accuracy
-        and {
-            "top1_percent": accuracy.top1_percent,
-            "top5_percent": accuracy.top5_percent,
-            "good": accuracy.good,
-            "total": accuracy.total,
-        },
-        "counts": performance
-        and {
-            "queries": performance.queries,
-            "samples": performance.samples,
-            "samples_per_query": performance.samples_per_query,
-        },
-        "latencies_ns": performance and dict(performance.latencies_ns),
-        "early_stopped_ns": performance and dict(performance.early_stopped_ns),
-        "throughput": performance
-        and {
-            "samples_per_second": performance.samples_per_second,
-            "queries_per_second": performance.queries_per_second,
-            "peak_qps": performance.peak_qps,
-        },
-        "verdicts": {
-            "loadgen": {
-                "version": result.version,
-                "interface": outcome.interface,
-                "valid": performance and performance.is_valid,
-                "reasons": list(performance.reasons) if performance else [],
-                "advice": advise_loadgen(result) if performance else [],
-                "errors": _list_messages(result.errors),
-                "warnings": _list_messages(result.warnings),
-            },
-            "rules_version": load_rules()["version"],
-            "rules": judge(result, accuracy, dataset, model, engine),
-        },
-        "settings": {
-            "ours": _list_settings(outcome.settings),
-            "loadgen": dict(outcome.loadgen_settings),
-            "user_conf": _describe_file(outcome.settings.conf_file),
-        },
-        "engine": {**engine, "devices": _list_devices(outcome.devices, performance)},
-        "model": dict(model),
-        "dataset": dict(dataset),
-        "environment": dict(environment),
-        "conditions": dict(outcome.conditions),
-        "deps": [dict(dep) for dep in deps],
-        "logs": [
-            {**_describe_file(path), "bytes": path.stat().st_size}
-            for path in sorted(outcome.log_dir.glob("mlperf_log_*"))
-        ],
-        "timing": {
-            "start": start.astimezone(timezone.utc).isoformat(timespec="seconds"),
-            "wall_s": outcome.wall_s,
-            "performance_s": performance and performance.duration_s,
-        },
-    }
+
+    p90: Annotated[int, units.unit("ns"), units.POSITIVE] | None
+    """Of the 90th percentile, in SingleStream."""
+    p99: Annotated[int, units.unit("ns"), units.POSITIVE] | None
+    """Of the 99th percentile, in SingleStream and MultiStream."""
 
 
-def write_record(record: Mapping[str, Any], path: Path) -> None:
-    """Write the record so that `path` holds all of it or what it held before."""
-    write_file(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
+class Throughput(Struct, frozen=True):
+    """Rates of the performance part."""
+
+    samples_per_second: units.SamplesPerSecond | None
+    """LoadGen's own figure (Server: completed samples); in MultiStream, which has none, samples by
+    duration. null where a single query leaves nothing to divide."""
+    queries_per_second: units.QueriesPerSecond | None
+    """The same by samples per query."""
+    peak_qps: Annotated[float, units.unit("queries/s")] | None
+    """FindPeakPerformance: the highest rate within the latency bound."""
 
 
-def describe_engine(engines: Sequence[Engine], batch: int) -> dict[str, Any]:
-    """The record's part on engines that were opened, one for each device.
+class Setting(Struct, frozen=True):
+    """The value of a variable, and where it is from."""
 
-    batch: the most samples that one got at once.
-    """
-    counts = Counter(engine.device for engine in engines)
-    return {
-        "name": engines[0].name,
-        "version": engines[0].version,
-        "device": ", ".join(
-            device if count == 1 else f"{count} x {device}" for device, count in counts.items()
-        ),
-        "batch": batch,
-    }
+    value: int | float | str | bool | list[int] | None
+    """null: not asked for; LoadGen's setting holds (see loadgen)."""
+    origin: Literal["env", "default"]
+    """env: the user gave it."""
 
 
-def describe_model(recipe: ModelRecipe, sha256: str) -> dict[str, Any]:
-    """The record's part on a model. sha256: of the file that the engine read."""
-    return {
-        "name": recipe.name,
-        "weights": recipe.weights,
-        "sha256": sha256,
-        "recipe": recipe.to_dict(),
-    }
+class File(Struct, frozen=True):
+    """A file."""
+
+    file: FileName
+    """Its name without folders."""
+    sha256: Sha256
+    """Of its content."""
 
 
-def describe_dataset(manifest: Mapping[str, Any], used: int) -> dict[str, Any]:
-    """The record's part on a preprocessed data set. used: how many of its images, from the first.
+class Log(File, frozen=True):
+    """One of LoadGen's logs."""
 
-    manifest: `PreprocessedSet.manifest`.
-    """
-    return {
-        "name": manifest["dataset"],
-        "count": manifest["count"],
-        "used": used,
-        "images_sha256": manifest["images_sha256"],
-        "source_list_sha256": manifest["source_list_sha256"],
-        "recipe": dict(manifest["recipe"]),
-        "libraries": {name: manifest[name] for name in ("opencv", "pillow") if name in manifest},
-    }
+    bytes: units.Bytes
+    """Its size."""
 
 
-def _list_settings(settings: RunSettings) -> dict[str, Any]:
-    listed = {}
-    for variable in VARIABLES:
-        value = getattr(settings, variable.field)
-        listed[variable.name] = {
-            "value": _to_plain(value),
-            "origin": "env" if variable.name in settings.given else "default",
-        }
-    return listed
+class Settings(Struct, frozen=True):
+    """The settings in force."""
+
+    ours: dict[str, Setting]
+    """The variables of this program. One that a later version of it has may be missing."""
+    loadgen: dict[str, int | float | str | bool]
+    """Every attribute of LoadGen's TestSettings under its own name, which ends in its unit (_ns,
+    _ms, _qps, _count); percentiles are shares of 1, times without unit (tpot_latency) ns."""
+    user_conf: File | None
+    """user.conf; null: none."""
+
+    def get_loadgen_number(self, name: str) -> float:
+        """A number among LoadGen's settings. Raises UserError where there is none of that name."""
+        value = self.loadgen.get(name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise UserError(f"settings.loadgen.{name} is no number")
+        return value
 
 
-def _to_plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return value.name
-    return list(value) if isinstance(value, tuple) else value
+class DeviceShare(Struct, frozen=True):
+    """What one device did."""
+
+    device: str
+    """As the engine names it."""
+    samples: Annotated[int, units.unit("samples"), units.NOT_NEGATIVE]
+    """Samples that it answered."""
+    samples_per_second: Annotated[float, units.unit("samples/s"), units.NOT_NEGATIVE] | None
+    """Its share of throughput.samples_per_second; null: that is not known."""
+    batches: units.Count
+    """Batches that these came in."""
 
 
-def _list_devices(
-    devices: Sequence[DeviceCounts], performance: Performance | None
-) -> list[dict[str, Any]]:
-    """What each device had of the work; the rates add up to the test's."""
-    rate = performance and performance.samples_per_second
-    total = sum(device.samples for device in devices)
-    return [
-        {
-            "device": device.device,
-            "samples": device.samples,
-            "samples_per_second": rate and rate * (device.samples / total),
-            "batches": device.batches,
-        }
-        for device in devices
-    ]
+class Engine(Struct, frozen=True):
+    """What computed."""
+
+    name: str
+    """Which engine: onnxruntime-cpu, null, ..."""
+    version: str
+    """Of its library."""
+    device: str
+    """What it ran on; several of a kind as 2 x ..."""
+    batch: units.Samples
+    """The most samples that it got at once."""
+    devices: Annotated[list[DeviceShare], Meta(min_length=1)] | None
+    """Each device's part of the work, in the performance part of the run where it has one; null:
+    not noted, as in the earliest records."""
 
 
-def _list_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
-    return [{"text": message.text, "count": message.count} for message in messages]
+class Model(Struct, frozen=True):
+    """The network."""
+
+    name: str
+    """Its name."""
+    weights: Weights
+    """random: for performance only."""
+    sha256: Sha256
+    """Of the file that the engine read."""
+    recipe: dict[str, Any]
+    """The model's recipe: mean and scale in pixel units of 0 to 255, sides in pixels."""
 
 
-def _describe_file(path: Path | None) -> Any:
-    return path and {"file": path.name, "sha256": hash_file(path)}
+class Preprocessing(Struct, frozen=True):
+    """How an image becomes side x side pixels (see ck_mlperf.images.recipe)."""
+
+    side: Annotated[int, units.unit("pixels"), units.POSITIVE]
+    """Width and height of the result."""
+    crop: Annotated[float, Meta(gt=0, le=1)]
+    """Share of the resized short side that is kept."""
+    interpolation: Literal["area", "linear", "cubic", "antialias"]
+    """How pixels are made of pixels."""
+    channels: Literal["rgb", "bgr"]
+    """Order of the colours."""
+    aspect: Literal["keep", "stretch"]
+    """keep: the centre is cut out; stretch: both sides are resized."""
+
+
+class Dataset(Struct, frozen=True):
+    """The preprocessed images."""
+
+    name: str
+    """Which data set: imagenet, digits."""
+    count: units.Images
+    """Images in the set."""
+    used: units.Images
+    """Images that the test used, the first ones."""
+    images_sha256: Sha256
+    """Of the pixels (see ck_mlperf.images.preprocess.hash_rows)."""
+    source_list_sha256: Sha256
+    """Of the list of images and labels that the set was made from."""
+    recipe: Preprocessing
+    libraries: dict[str, str]
+    """Versions of the libraries that decided the pixels: opencv, pillow."""
+
+
+class Dep(Struct, frozen=True):
+    """A dependency that CK resolved."""
+
+    key: str
+    """Its name in the program's meta.json."""
+    tags: list[str]
+    """Tags of the entry that was taken."""
+    version: str
+    """Its version; empty: it has none."""
+    uoa: str
+    """CK's identifier of the entry on that machine."""
+
+
+class Timing(Struct, frozen=True):
+    """When and how long."""
+
+    start: UtcTime
+    """When the test began, ISO 8601."""
+    wall_s: units.Seconds
+    """What LoadGen's test took, loading of the samples included."""
+    performance_s: units.Seconds | None
+    """From the first query's issue to the last one's completion."""
+
+
+class Record(Struct, frozen=True):
+    """The record of one LoadGen test. null: not measured in this mode, or not known."""
+
+    schema_version: Literal[2]
+    """Version of this shape."""
+    program: str
+    """The program that ran."""
+    scenario: Scenario
+    """LoadGen's scenario."""
+    mode: Mode
+    """LoadGen's mode."""
+    accuracy: Accuracy | None
+    counts: Counts | None
+    latencies_ns: Latencies | None
+    early_stopped_ns: EarlyStopped | None
+    throughput: Throughput | None
+    verdicts: Verdicts
+    settings: Settings
+    engine: Engine
+    model: Model
+    dataset: Dataset
+    environment: Environment
+    conditions: Conditions | None
+    """null: nothing watched the machine, as in records of version 1."""
+    deps: list[Dep]
+    """What CK resolved."""
+    logs: list[Log]
+    """LoadGen's logs beside this record."""
+    timing: Timing
+
+    @property
+    def explore_run(self) -> str | None:
+        """The name that `ck explore loadgen` gave the run."""
+        setting = self.settings.ours.get(EXPLORE_RUN)
+        return None if setting is None or setting.value is None else str(setting.value)
+
+    @property
+    def samples_per_second(self) -> float | None:
+        """The throughput, where it was measured."""
+        return self.throughput.samples_per_second if self.throughput else None
+
+    def find_disturbances(self) -> list[Disturbance]:
+        """What else the machine did that makes the speed doubtful; none where none was measured."""
+        if self.conditions is None or self.latencies_ns is None:
+            return []
+        return find_disturbances(self.conditions, self.engine.name)

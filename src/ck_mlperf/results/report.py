@@ -6,12 +6,12 @@ Plain ASCII.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from ck_mlperf.loadgen.engines.registry import find_by_name
-from ck_mlperf.machine.disturbances import find_disturbances
+from ck_mlperf.results.record import Accuracy, Dataset, Engine, Model, Record
 from ck_mlperf.results.rules import is_whole_validation_set
+from ck_mlperf.results.verdicts import Check, LoadgenVerdict, RulesVerdict, Verdicts
 
 WIDTH = 80
 _RULE = "-" * WIDTH
@@ -26,178 +26,170 @@ _ROWS = {
 }
 
 
-def describe_run(
-    dataset: Mapping[str, Any], model: Mapping[str, Any], engine: Mapping[str, Any]
-) -> str:
-    """The first line of a run: which images, which network, on what.
-
-    dataset, model, engine: the record's parts.
-    """
-    known = find_by_name(engine["name"])
+def describe_run(dataset: Dataset, model: Model, engine: Engine) -> str:
+    """The first line of a run: which images, which network, on what."""
+    known = find_by_name(engine.name)
     form = known.title if known else _UNKNOWN
-    weights = ", RANDOM WEIGHTS" if model["weights"] == "random" else ""
-    return (
-        f"{_describe_images(dataset)} | model {model['name']}{weights} on {form.format(**engine)}"
-    )
+    ran_on = form.format(name=engine.name, version=engine.version, device=engine.device)
+    weights = ", RANDOM WEIGHTS" if model.weights == "random" else ""
+    return f"{_describe_images(dataset)} | model {model.name}{weights} on {ran_on}"
 
 
-def format_report(record: Mapping[str, Any], silent: bool = False, verbose: bool = False) -> str:
+def format_report(record: Record, silent: bool = False, verbose: bool = False) -> str:
     """All that is printed after a run, its first line included; ends with a newline.
 
     silent: one line per verdict. verbose: also every LoadGen setting in force.
     """
-    lines = [describe_run(record["dataset"], record["model"], record["engine"])]
-    if record["accuracy"]:
-        lines += [_RULE, format_accuracy(record["accuracy"]), _RULE]
-    if record["latencies_ns"]:
-        lines += _draw_latencies(record)
-    lines += _list_devices(record["engine"])
-    for disturbance in find_disturbances(record):
+    lines = [describe_run(record.dataset, record.model, record.engine)]
+    if record.accuracy:
+        lines += [_RULE, format_accuracy(record.accuracy), _RULE]
+    lines += _draw_latencies(record)
+    lines += _list_devices(record.engine)
+    for disturbance in record.find_disturbances():
         lines += _wrap("Disturbed: ", disturbance.text, indent=2)
     lines.append("")
     if silent:
-        lines += _list_verdict_titles(record["verdicts"])
+        lines += _list_verdict_titles(record.verdicts)
     else:
-        lines += _list_verdicts(record)
+        lines += _list_verdicts(record.verdicts)
     if verbose:
         lines.append("LoadGen's settings in force:")
-        lines += [f"  {name} = {value}" for name, value in record["settings"]["loadgen"].items()]
+        lines += [f"  {name} = {value}" for name, value in record.settings.loadgen.items()]
     return "\n".join(lines) + "\n"
 
 
-def format_accuracy(accuracy: Mapping[str, Any]) -> str:
+def format_accuracy(accuracy: Accuracy) -> str:
     """The line `accuracy=75.200%, good=376, total=500`."""
-    return (
-        f"accuracy={accuracy['top1_percent']:.3f}%, good={accuracy['good']}, "
-        f"total={accuracy['total']}"
-    )
+    return f"accuracy={accuracy.top1_percent:.3f}%, good={accuracy.good}, total={accuracy.total}"
 
 
-def _describe_images(dataset: Mapping[str, Any]) -> str:
-    used = dataset["used"]
-    if dataset["name"] == "digits":
+def _describe_images(dataset: Dataset) -> str:
+    used = dataset.used
+    if dataset.name == "digits":
         return f"digits ({used} handwritten digits, not ImageNet)"
-    if dataset["name"] != "imagenet":
-        return f"{dataset['name']} ({used} images, not ImageNet)"
+    if dataset.name != "imagenet":
+        return f"{dataset.name} ({used} images, not ImageNet)"
     if is_whole_validation_set(dataset):
         return f"ImageNet (the whole validation set, {used} images)"
     return f"ImageNet ({used} images, not the whole validation set)"
 
 
-def _draw_latencies(record: Mapping[str, Any]) -> Iterator[str]:
-    counts, throughput = record["counts"], record["throughput"]
-    per_query = counts["samples_per_query"]
+def _draw_latencies(record: Record) -> Iterator[str]:
+    counts, throughput, latencies = record.counts, record.throughput, record.latencies_ns
+    if counts is None or throughput is None or latencies is None:
+        return
+    per_query = counts.samples_per_query
     edge = f"+{'-' * 24}+{'-' * 26}+{'-' * 26}+"
     yield f"+{'-' * (WIDTH - 2)}+"
     yield f"|{'LATENCIES (in nanoseconds and fps)':^{WIDTH - 2}}|"
     yield edge
     sizes = "1 sample each" if per_query == 1 else f"{per_query} samples each"
-    yield f"| {'number of queries run':<22} | {counts['queries']:>24} | {sizes:>24} |"
+    yield f"| {'number of queries run':<22} | {counts.queries:>24} | {sizes:>24} |"
     yield edge
     for title, name in _ROWS.items():
-        latency_ns = record["latencies_ns"][name]
+        latency_ns = getattr(latencies, name)
         # Offline's latencies are of samples of the one query: only the last one ends it.
-        has_fps = latency_ns and (record["scenario"] != "Offline" or name == "max")
+        has_fps = latency_ns and (record.scenario != "Offline" or name == "max")
         fps = f"{per_query * 1e9 / latency_ns:.3f} fps" if has_fps else "-"
         yield f"| {title:<22} | {f'{latency_ns} ns':>24} | {fps:>24} |"
     yield edge
     rates = []
-    if throughput["samples_per_second"]:
-        rates.append(f"{throughput['samples_per_second']:.3f} samples/s")
-    if throughput["peak_qps"]:
-        rates.append(f"highest rate within the bound {throughput['peak_qps']:.3f} queries/s")
-    rates.append(f"ran {record['timing']['performance_s']:.3f} s")
-    yield f"{record['scenario']}: {', '.join(rates)}"
+    if throughput.samples_per_second:
+        rates.append(f"{throughput.samples_per_second:.3f} samples/s")
+    if throughput.peak_qps:
+        rates.append(f"highest rate within the bound {throughput.peak_qps:.3f} queries/s")
+    if record.timing.performance_s is not None:
+        rates.append(f"ran {record.timing.performance_s:.3f} s")
+    yield f"{record.scenario}: {', '.join(rates)}"
 
 
-def _list_devices(engine: Mapping[str, Any]) -> Iterator[str]:
+def _list_devices(engine: Engine) -> Iterator[str]:
     """Who did how much, where several did; records of before there were several do not say."""
-    devices = engine["devices"] or ()
+    devices = engine.devices or ()
     if len(devices) < 2:
         return
     for device in devices:
-        share = f"{device['samples']} samples"
-        if device["batches"]:
-            share += f", {device['samples'] / device['batches']:.1f} a batch"
-        if device["samples_per_second"] is not None:
-            share = f"{device['samples_per_second']:.3f} samples/s, {share}"
-        yield f"  {device['device']}: {share}"
+        share = f"{device.samples} samples"
+        if device.batches:
+            share += f", {device.samples / device.batches:.1f} a batch"
+        if device.samples_per_second is not None:
+            share = f"{device.samples_per_second:.3f} samples/s, {share}"
+        yield f"  {device.device}: {share}"
 
 
-def _list_verdict_titles(verdicts: Mapping[str, Any]) -> Iterator[str]:
-    if verdicts["loadgen"]["valid"] is not None:
-        yield _title_loadgen(verdicts["loadgen"])
-    for judged in verdicts["rules"]:
-        if judged["checks"]:
-            yield f"{judged['title']} ({judged['status']}): {_summarise(judged)}"
-    if verdicts["rules"][0]["unofficial"]:
+def _list_verdict_titles(verdicts: Verdicts) -> Iterator[str]:
+    if verdicts.loadgen.valid is not None:
+        yield _title_loadgen(verdicts.loadgen)
+    for judged in verdicts.rules:
+        if judged.checks:
+            yield f"{judged.title} ({judged.status}): {_summarise(judged)}"
+    if verdicts.rules[0].unofficial:
         yield "No official result, whatever the figures"
 
 
-def _title_loadgen(loadgen: Mapping[str, Any]) -> str:
-    way = " (C++ interface)" if loadgen.get("interface") == "native" else ""
-    return f"LoadGen {loadgen['version']}{way}: {'VALID' if loadgen['valid'] else 'INVALID'}"
+def _title_loadgen(loadgen: LoadgenVerdict) -> str:
+    way = " (C++ interface)" if loadgen.interface == "native" else ""
+    return f"LoadGen {loadgen.version}{way}: {'VALID' if loadgen.valid else 'INVALID'}"
 
 
-def _summarise(judged: Mapping[str, Any]) -> str:
-    if judged["valid"]:
+def _summarise(judged: RulesVerdict) -> str:
+    if judged.valid:
         return "all rules met, not verified by MLCommons"
-    return str(judged["summary"])
+    return judged.summary
 
 
-def _list_verdicts(record: Mapping[str, Any]) -> Iterator[str]:
-    loadgen, rules = record["verdicts"]["loadgen"], record["verdicts"]["rules"]
-    if loadgen["valid"] is not None:
+def _list_verdicts(verdicts: Verdicts) -> Iterator[str]:
+    loadgen, rules = verdicts.loadgen, verdicts.rules
+    if loadgen.valid is not None:
         yield _title_loadgen(loadgen)
     for label, texts in (
-        ("because: ", loadgen["reasons"]),
-        ("error: ", [error["text"] for error in loadgen["errors"]]),
-        ("-> ", loadgen["advice"]),
+        ("because: ", loadgen.reasons),
+        ("error: ", [error.text for error in loadgen.errors]),
+        ("-> ", loadgen.advice),
     ):
         for text in texts:
             yield from _wrap(f"  {label}", text)
-    unofficial = rules[0]["unofficial"]  # the same in all of them
+    unofficial = rules[0].unofficial  # the same in all of them
     if unofficial:
         yield from _wrap(
             "No official result, whatever the figures: ", "; ".join(unofficial), indent=2
         )
     for judged in rules:
-        if judged["checks"]:
+        if judged.checks:
             yield from _describe_verdict(judged)
 
 
-def _describe_verdict(judged: Mapping[str, Any]) -> Iterator[str]:
+def _describe_verdict(judged: RulesVerdict) -> Iterator[str]:
     verdict = _summarise(judged)
-    if judged["stand_in"] and not judged["valid"]:
-        verdict += f"; a stand-in: {judged['stand_in']}"
-    yield from _wrap(f"{judged['title']} ({judged['status']}): ", verdict, indent=2)
-    if judged["note"]:
-        yield from _wrap("  note: ", judged["note"])
-    result = judged["result"]
-    if result["value"] is not None:
-        figure = f"{result['name']} {result['value']:.6f}".rstrip("0").rstrip(".")
-        yield from _wrap("  result: ", f"{figure} {result['unit']}")
-    met = [_describe_check(check) for check in judged["checks"] if check["ok"]]
+    if judged.stand_in and not judged.valid:
+        verdict += f"; a stand-in: {judged.stand_in}"
+    yield from _wrap(f"{judged.title} ({judged.status}): ", verdict, indent=2)
+    if judged.note:
+        yield from _wrap("  note: ", judged.note)
+    result = judged.result
+    if result.value is not None:
+        figure = f"{result.name} {result.value:.6f}".rstrip("0").rstrip(".")
+        yield from _wrap("  result: ", f"{figure} {result.unit}")
+    met = [_describe_check(check) for check in judged.checks if check.ok]
     if met:
         yield from _wrap("  met: ", "; ".join(met))
-    for check in judged["checks"]:
-        if check["ok"]:
+    for check in judged.checks:
+        if check.ok:
             continue
-        if check["metric"].startswith("loadgen_"):  # what LoadGen says has been said above
-            yield f"  NOT met: {check['name']}"
+        if check.metric.startswith("loadgen_"):  # what LoadGen says has been said above
+            yield f"  NOT met: {check.name}"
             continue
-        margin = "" if check["margin"] is None else f" ({check['margin']:+.1%})"
-        yield from _wrap(f"  NOT met{margin}: ", check["advice"], indent=5)
+        margin = "" if check.margin is None else f" ({check.margin:+.1%})"
+        yield from _wrap(f"  NOT met{margin}: ", check.advice or "", indent=5)
 
 
-def _describe_check(check: Mapping[str, Any]) -> str:
-    if not check["unit"] or not check["required"]:
-        return str(check["name"])
-    relation = {"at_least": "at least ", "at_most": "at most ", "equal": ""}[check["relation"]]
-    margin = "" if check["margin"] is None else f", {check['margin']:+.1%}"
+def _describe_check(check: Check) -> str:
+    if not check.unit or not check.required:
+        return check.name
+    relation = {"at_least": "at least ", "at_most": "at most ", "equal": ""}[check.relation]
+    margin = "" if check.margin is None else f", {check.margin:+.1%}"
     return (
-        f"{check['name']} {check['measured']:.9g} "
-        f"({relation}{check['required']:.9g} {check['unit']}{margin})"
+        f"{check.name} {check.measured:.9g} ({relation}{check.required:.9g} {check.unit}{margin})"
     )
 
 

@@ -9,11 +9,12 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-from ck_mlperf.results.accuracy import Accuracy
 from ck_mlperf.results.advice import advise
 from ck_mlperf.results.logs import LoadgenResult
+from ck_mlperf.results.record import Accuracy, Dataset, Engine, Model
+from ck_mlperf.results.verdicts import Check, Figure, Relation, RulesVerdict
 
 NAMES = {
     "loadgen_valid": "LoadGen's verdict",
@@ -33,6 +34,17 @@ NAMES = {
     "samples_per_second": "throughput",
     "top1_percent": "top-1 accuracy",
 }
+_PERFORMANCE = {
+    "met": "performance rules met",
+    "not met": "performance rules NOT met",
+    "not measured": "performance not measured in this run",
+}
+_ACCURACY = {
+    "met": "accuracy met",
+    "not met": "accuracy NOT met",
+    "not checked": "accuracy not checked in this run",
+    "not comparable": "accuracy not comparable (other images)",
+}
 
 
 def load_rules() -> dict[str, Any]:
@@ -46,14 +58,13 @@ def load_rules() -> dict[str, Any]:
 def judge(
     result: LoadgenResult,
     accuracy: Accuracy | None,
-    dataset: Mapping[str, Any],
-    model: Mapping[str, Any],
-    engine: Mapping[str, Any],
-) -> list[dict[str, Any]]:
-    """One verdict, as in the record, for each set of rules that has the run's scenario.
+    dataset: Dataset,
+    model: Model,
+    engine: Engine,
+) -> list[RulesVerdict]:
+    """One verdict for each set of rules that has the run's scenario.
 
-    dataset, model, engine: as `record.describe_dataset`, `describe_model`, `describe_engine` give
-    them. accuracy: None where it was not measured.
+    accuracy: None where it was not measured.
     """
     rules = load_rules()
     metrics = _measure(result, accuracy)
@@ -65,16 +76,13 @@ def judge(
     ]
 
 
-def is_whole_validation_set(dataset: Mapping[str, Any]) -> bool:
-    """Whether `dataset`, as in the record, is all of ImageNet's validation set."""
+def is_whole_validation_set(dataset: Dataset) -> bool:
+    """Whether it is all of ImageNet's validation set."""
     wanted = load_rules()["dataset"]
-    return all(
-        dataset[ours] == wanted[theirs]
-        for ours, theirs in (
-            ("name", "name"),
-            ("used", "count"),
-            ("source_list_sha256", "list_sha256"),
-        )
+    return (dataset.name, dataset.used, dataset.source_list_sha256) == (
+        wanted["name"],
+        wanted["count"],
+        wanted["list_sha256"],
     )
 
 
@@ -87,8 +95,7 @@ def _measure(result: LoadgenResult, accuracy: Accuracy | None) -> dict[str, floa
     if performance is None:
         return metrics
     settings = result.settings
-    latencies_ms = {name: ns / 1e6 for name, ns in performance.latencies_ns.items()}
-    stopped_ms = {name: ns and ns / 1e6 for name, ns in performance.early_stopped_ns.items()}
+    counts, stopped_ns = performance.counts, performance.early_stopped_ns
     return metrics | {
         "loadgen_valid": int(performance.is_valid),
         "loadgen_errors": sum(error.count for error in result.errors),
@@ -99,38 +106,38 @@ def _measure(result: LoadgenResult, accuracy: Accuracy | None) -> dict[str, floa
             and not settings.get("performance_issue_unique")
         ),
         "percentile": round(100 * result.get_number("target_latency_percentile"), 6),
-        "queries": performance.queries,
-        "samples": performance.samples,
-        "samples_per_query": performance.samples_per_query,
+        "queries": counts.queries,
+        "samples": counts.samples,
+        "samples_per_query": counts.samples_per_query,
         "latency_bound_ms": result.get_number("target_latency_ns") / 1e6,
-        "p90_ms": latencies_ms["p90"],
-        "p99_ms": latencies_ms["p99"],
-        "early_stopped_p90_ms": stopped_ms["p90"],
-        "early_stopped_p99_ms": stopped_ms["p99"],
-        "samples_per_second": performance.samples_per_second,
+        "p90_ms": performance.latencies_ns.p90 / 1e6,
+        "p99_ms": performance.latencies_ns.p99 / 1e6,
+        "early_stopped_p90_ms": stopped_ns.p90 and stopped_ns.p90 / 1e6,
+        "early_stopped_p99_ms": stopped_ns.p99 and stopped_ns.p99 / 1e6,
+        "samples_per_second": performance.throughput.samples_per_second,
     }
 
 
 def _find_unofficial(
     rules: Mapping[str, Any],
     result: LoadgenResult,
-    dataset: Mapping[str, Any],
-    model: Mapping[str, Any],
-    engine: Mapping[str, Any],
+    dataset: Dataset,
+    model: Model,
+    engine: Engine,
 ) -> Iterator[str]:
     """Why the run is none that the rules speak of, whatever its figures are."""
-    if engine["name"] == "null":
+    if engine.name == "null":
         yield "no network ran: the null engine measures the harness"
     if not is_whole_validation_set(dataset):
         wanted = rules["dataset"]
         yield (
-            f"the images are {dataset['used']:,} of {dataset['name']}, "
+            f"the images are {dataset.used:,} of {dataset.name}, "
             f"not the {wanted['count']:,} of {wanted['title']}"
         )
-    if model["weights"] == "random":
+    if model.weights == "random":
         yield "the weights are random"
-    if not model["name"].startswith(rules["model"]["name_prefix"]):
-        yield f"the model is {model['name']}, not {rules['model']['title']}"
+    if not model.name.startswith(rules["model"]["name_prefix"]):
+        yield f"the model is {model.name}, not {rules['model']['title']}"
     if result.mode == "FindPeakPerformance":
         yield "FindPeakPerformance is a search, not a test"
 
@@ -141,8 +148,8 @@ def _judge_set(
     result: LoadgenResult,
     metrics: Mapping[str, float | None],
     reasons: list[str],
-    dataset: Mapping[str, Any],
-) -> dict[str, Any]:
+    dataset: Dataset,
+) -> RulesVerdict:
     stand_in = rule_set["stand_in"].get(result.scenario)
     checks = [
         _check(rule, sources, result, metrics)
@@ -153,48 +160,33 @@ def _judge_set(
         and (rule["part"] != "accuracy" or is_whole_validation_set(dataset))
     ]
     performance = _sum_up(checks, "performance") or "not measured"
-    accuracy = _sum_up(checks, "accuracy")
-    if accuracy is None:
-        accuracy = "not checked" if metrics["top1_percent"] is None else "not comparable"
+    accuracy = _sum_up(checks, "accuracy") or (
+        "not checked" if metrics["top1_percent"] is None else "not comparable"
+    )
     entry = rule_set["scenarios"][result.scenario]
-    return {
-        "id": rule_set["id"],
-        "title": rule_set["title"],
-        "status": rule_set["status"],
-        "note": rule_set["note"],
-        "valid": performance == accuracy == "met" and not reasons and stand_in is None,
-        "performance": performance,
-        "accuracy": accuracy,
-        "unofficial": reasons,
-        "stand_in": stand_in,
-        "summary": _describe(performance, accuracy),
-        "result": {
-            "name": NAMES[entry["result"]],
-            "value": metrics.get(entry["result"]),
-            "unit": entry["unit"],
-        },
-        "checks": checks,
-    }
+    return RulesVerdict(
+        id=rule_set["id"],
+        title=rule_set["title"],
+        status=rule_set["status"],
+        note=rule_set["note"],
+        valid=performance == accuracy == "met" and not reasons and stand_in is None,
+        performance=performance,
+        accuracy=accuracy,
+        unofficial=reasons,
+        stand_in=stand_in,
+        summary=f"{_PERFORMANCE[performance]}; {_ACCURACY[accuracy]}",
+        result=Figure(
+            name=NAMES[entry["result"]],
+            value=metrics.get(entry["result"]),
+            unit=entry["unit"],
+        ),
+        checks=checks,
+    )
 
 
-def _sum_up(checks: list[dict[str, Any]], part: str) -> str | None:
-    of_part = [check["ok"] for check in checks if check["part"] == part]
+def _sum_up(checks: list[Check], part: str) -> Literal["met", "not met"] | None:
+    of_part = [check.ok for check in checks if check.part == part]
     return None if not of_part else "met" if all(of_part) else "not met"
-
-
-def _describe(performance: str, accuracy: str) -> str:
-    words = {
-        "met": "accuracy met",
-        "not met": "accuracy NOT met",
-        "not checked": "accuracy not checked in this run",
-        "not comparable": "accuracy not comparable (other images)",
-    }
-    prefix = {
-        "met": "performance rules met",
-        "not met": "performance rules NOT met",
-        "not measured": "performance not measured in this run",
-    }
-    return f"{prefix[performance]}; {words[accuracy]}"
 
 
 def _check(
@@ -202,8 +194,8 @@ def _check(
     sources: Mapping[str, str],
     result: LoadgenResult,
     metrics: Mapping[str, float | None],
-) -> dict[str, Any]:
-    (relation,) = {"at_least", "at_most", "equal"} & rule.keys()
+) -> Check:
+    relation: Relation = next(name for name in get_args(Relation) if name in rule)
     required, measured = rule[relation], metrics[rule["metric"]]
     assert measured is not None
     ok = {
@@ -215,16 +207,16 @@ def _check(
     if relation != "equal" and required:
         room = measured - required if relation == "at_least" else required - measured
         margin = room / required
-    return {
-        "part": rule["part"],
-        "metric": rule["metric"],
-        "name": NAMES[rule["metric"]],
-        "relation": relation,
-        "required": required,
-        "measured": None if math.isnan(measured) else measured,
-        "unit": rule["unit"],
-        "margin": None if margin is None or math.isnan(margin) else margin,
-        "ok": ok,
-        "advice": None if ok else advise(rule["metric"], required, measured, result),
-        "source": f"{sources[rule['source']]}: {rule['section']}",
-    }
+    return Check(
+        part=rule["part"],
+        metric=rule["metric"],
+        name=NAMES[rule["metric"]],
+        relation=relation,
+        required=required,
+        measured=None if math.isnan(measured) else measured,
+        unit=rule["unit"],
+        margin=None if margin is None or math.isnan(margin) else margin,
+        ok=ok,
+        advice=None if ok else advise(rule["metric"], required, measured, result),
+        source=f"{sources[rule['source']]}: {rule['section']}",
+    )

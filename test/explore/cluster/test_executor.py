@@ -40,7 +40,7 @@ def test_each_run_is_recorded_once_and_a_failed_one_is_not_tried_again(two, clie
     assert "CK's own words" in entry.log_path(failed.run.id).read_text()
     for outcome in listener.outcomes:
         if outcome is not failed:
-            assert outcome.record["throughput"]["samples_per_second"] == 1234.5
+            assert outcome.record.samples_per_second == 1234.5
     assert set(entry.list_recorded()) == {run.id for run in runs} - {failed.run.id}
     assert count_files(entry) == 4
     one, other = (machine.calls("begins") for machine in two.machines.values())

@@ -17,6 +17,8 @@ from ck_mlperf.explore.search.algorithm import list_rates
 from ck_mlperf.explore.search.definition import read_rules, read_search
 from ck_mlperf.explore.session import explore as run_explore
 
+from ...builders.records import make_json
+
 NAME = "probes"
 
 
@@ -45,35 +47,26 @@ class System:
             return make_failure(run, datetime.now(timezone.utc), 1, 2, "no memory")
         p99_ms = self.latency_ms(run.configuration)
         bound_ms = 50 if run.configuration.scenario == "MultiStream" else 15
-        checks = [
-            {"metric": "p99_ms", "ok": p99_ms <= bound_ms},
-            {"metric": "loadgen_errors", "ok": True},
-            {"metric": "duration_s", "ok": False},
+        (judged,) = (v for v in make_json()["verdicts"]["rules"] if v["id"] == "v0.5")
+        met = {"p99_ms": p99_ms <= bound_ms, "loadgen_errors": True, "duration_s": False}
+        judged["checks"] = [
+            judged["checks"][0] | {"metric": metric, "ok": ok} for metric, ok in met.items()
         ]
-        record = {
-            "settings": {
-                "ours": {"CK_EXPLORE_RUN": {"value": run.id}},
+        cpu = {"wall_s": 2.0, "cores": 2, "own_core_s": 3.0, "steal_core_s": 0.0}
+        record = make_json(
+            settings={
+                "ours": {"CK_EXPLORE_RUN": {"value": run.id, "origin": "env"}},
                 "loadgen": {"server_target_qps": run.configuration.target_qps or 300.0},
             },
-            "timing": {"wall_s": 1.0},
-            "engine": {"name": "onnxruntime-cpu"},
-            "conditions": {
-                "cpu": {
-                    "wall_s": 2.0,
-                    "cores": 2,
-                    "own_core_s": 3.0,
-                    "steal_core_s": 0.0,
-                    "busy_core_s": 3.0 + self.others_core_s,
-                },
-                "gpus": [],
-            },
-            "latencies_ns": {"p99": int(p99_ms * 1e6)},
-            "throughput": {"samples_per_second": 100.0 + len(self.runs)},
-            "verdicts": {
+            timing={"wall_s": 1.0},
+            conditions={"cpu": cpu | {"busy_core_s": 3.0 + self.others_core_s}, "gpus": []},
+            latencies_ns={"p99": int(p99_ms * 1e6)},
+            throughput={"samples_per_second": 100.0 + len(self.runs)},
+            verdicts={
                 "loadgen": {"valid": run.configuration.scenario != "Server" or p99_ms <= 15},
-                "rules": [{"id": "v0.5", "checks": checks}],
+                "rules": [judged],
             },
-        }
+        )
         path = self.entry.folder / f"ckp-{len(list(self.entry.folder.iterdir())):016x}.0001.json"
         path.write_text(json.dumps({"characteristics_list": [{"run": record}]}))
         return Outcome(run, 1, record=self.entry.read_record(run.id))

@@ -22,6 +22,7 @@ from ck_mlperf.explore.runs import Configuration
 from ck_mlperf.explore.schedule import DEFAULT_DURATION_S
 from ck_mlperf.explore.sweep import Sweep, read_sweep
 from ck_mlperf.loadgen.settings import DEFAULT_BATCH_SIZE, raise_problems
+from ck_mlperf.results.record import Record
 from ck_mlperf.results.rules import load_rules
 
 LOADS = {
@@ -51,12 +52,12 @@ class Rules:
     """Of the set's checks, those that a load can change."""
     description: str
 
-    def is_met(self, record: Mapping[str, Any]) -> bool:
+    def is_met(self, record: Record) -> bool:
         """Whether the run is VALID under these rules."""
         if self.id == LOADGEN:
-            return bool(record["verdicts"]["loadgen"]["valid"])
-        (verdict,) = (v for v in record["verdicts"]["rules"] if v["id"] == self.id)
-        return all(check["ok"] for check in verdict["checks"] if check["metric"] in self.metrics)
+            return bool(record.verdicts.loadgen.valid)
+        (verdict,) = (v for v in record.verdicts.rules if v.id == self.id)
+        return all(check.ok for check in verdict.checks if check.metric in self.metrics)
 
 
 def read_rules(rules: str, scenario: str) -> Rules:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from rich.table import Table
 
 from ck_mlperf.explore.search.algorithm import CONFIDENCE, Answer, Ending
 from ck_mlperf.explore.search.definition import Search
-from ck_mlperf.machine.disturbances import find_disturbances
+from ck_mlperf.results.record import Record
 
 
-def make_table(
-    search: Search, answer: Answer, records: Mapping[float, Sequence[Mapping[str, Any]]]
-) -> Table:
+def make_table(search: Search, answer: Answer, records: Mapping[float, Sequence[Record]]) -> Table:
     """The loads that were probed, with their verdicts and figures. records: by load."""
     table = Table()
     for column in (search.load_name, "VALID", "samples/s", "p99 ms"):
@@ -25,8 +22,8 @@ def make_table(
         table.add_row(
             f"{load:g}",
             f"{count.valid} of {count.runs}",
-            _summarize([record["throughput"]["samples_per_second"] for record in measured]),
-            _summarize([record["latencies_ns"]["p99"] / 1e6 for record in measured]),
+            _summarize([find_rate(record) for record in measured]),
+            _summarize([_find_p99_ms(record) for record in measured]),
             style="bold" if load == answer.load else "",
         )
     return table
@@ -86,9 +83,9 @@ def describe_repetitions(rates: Sequence[float], what: str) -> list[str]:
     ]
 
 
-def describe_disturbed(records: Sequence[Mapping[str, Any]]) -> list[str]:
+def describe_disturbed(records: Sequence[Record]) -> list[str]:
     """How many runs the machine disturbed, if any: their verdicts may be wrong."""
-    kinds = [{found.kind for found in find_disturbances(record)} for record in records]
+    kinds = [{found.kind for found in record.find_disturbances()} for record in records]
     disturbed = [of_run for of_run in kinds if of_run]
     if not disturbed:
         return []
@@ -99,12 +96,19 @@ def describe_disturbed(records: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def describe_rate(record: Mapping[str, Any]) -> str:
+def describe_rate(record: Record) -> str:
     """A run's throughput and tail latency."""
-    return (
-        f"{record['throughput']['samples_per_second']:.4g} samples/s, "
-        f"p99 {record['latencies_ns']['p99'] / 1e6:.4g} ms"
-    )
+    return f"{find_rate(record):.4g} samples/s, p99 {_find_p99_ms(record):.4g} ms"
+
+
+def find_rate(record: Record) -> float:
+    """A performance run's throughput in samples/s; 0 where a single query leaves none."""
+    return record.samples_per_second or 0.0
+
+
+def _find_p99_ms(record: Record) -> float:
+    assert record.latencies_ns is not None  # a search has performance runs only
+    return record.latencies_ns.p99 / 1e6
 
 
 def _summarize(values: Sequence[float]) -> str:

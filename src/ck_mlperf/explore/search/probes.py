@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from rich.console import Console
 
 from ck_mlperf.explore.measure import Measurer, RunFailedError
@@ -15,8 +12,10 @@ from ck_mlperf.explore.search.describe import (
     describe_disturbed,
     describe_rate,
     describe_repetitions,
+    find_rate,
     make_table,
 )
+from ck_mlperf.results.record import Record
 
 # How far below its start Server is searched: each halving doubles the time that 662 queries take.
 _DEEPEST = 16
@@ -29,9 +28,9 @@ class Prober:
         self._console = console
         self._search = search
         self._measurer = measurer
-        self.records: dict[float, list[Mapping[str, Any]]] = {}
+        self.records: dict[float, list[Record]] = {}
         """Of the probes that did not fail, by load."""
-        self.measured: list[Mapping[str, Any]] = []
+        self.measured: list[Record] = []
         """The records of all runs, in the order in which they were asked for."""
         self._probed: dict[float, int] = {}
 
@@ -57,13 +56,13 @@ class Prober:
         rates = []
         for repetition in range(1, self._search.sweep.repetitions + 1):
             record = self._measure(None, repetition)
-            rates.append(record["throughput"]["samples_per_second"])
+            rates.append(find_rate(record))
             self._say(f"run {repetition}: {rates[-1]:.4g} samples/s")
         return rates
 
     def _measure_start(self) -> float:
         record = self._measure(None, 1)
-        start = float(record["settings"]["loadgen"]["server_target_qps"])
+        start = record.settings.get_loadgen_number("server_target_qps")
         self._say(f"start: {start:.5g} queries/s, half of what the engine did before a test")
         return start
 
@@ -82,7 +81,7 @@ class Prober:
         self._say(f"{what}: {'VALID' if is_valid else 'INVALID'}, {describe_rate(record)}")
         return is_valid
 
-    def _measure(self, load: float | None, repetition: int) -> Mapping[str, Any]:
+    def _measure(self, load: float | None, repetition: int) -> Record:
         record = self._measurer.measure(self._search.configure(load), repetition)
         self.measured.append(record)
         return record
@@ -104,9 +103,7 @@ def run_search(console: Console, search: Search, measurer: Measurer) -> int:
         console.print(make_table(search, answer, prober.records))
         lines = describe_answer(search, answer)
         if search.scenario == "Offline" and answer.load is not None:
-            rates = [
-                record["throughput"]["samples_per_second"] for record in prober.records[answer.load]
-            ]
+            rates = [find_rate(record) for record in prober.records[answer.load]]
             lines += describe_repetitions(rates, f"batch {answer.load:g}")
     lines += describe_disturbed(prober.measured)
     lines.append(f"All runs are in experiment {search.sweep.name}")

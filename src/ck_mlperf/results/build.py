@@ -1,0 +1,187 @@
+"""The record of a test that has just finished: built of what each step knows, and written."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from ck_mlperf.common.files import hash_file, write_file
+from ck_mlperf.loadgen.settings import VARIABLES, RunSettings
+from ck_mlperf.machine.facts import Conditions, Environment
+from ck_mlperf.results import record as parts
+from ck_mlperf.results.advice import advise_loadgen
+from ck_mlperf.results.logs import LoadgenResult, Performance
+from ck_mlperf.results.rules import judge, load_rules
+from ck_mlperf.results.verdicts import InterfaceName, LoadgenVerdict, Verdicts
+
+if TYPE_CHECKING:
+    from ck_mlperf.loadgen.engines.base import Engine
+    from ck_mlperf.loadgen.one_test import DeviceCounts, RunOutcome
+    from ck_mlperf.models.recipe import ModelRecipe
+
+
+def build_record(
+    *,
+    program: str,
+    outcome: RunOutcome,
+    result: LoadgenResult,
+    accuracy: parts.Accuracy | None,
+    engine: parts.Engine,
+    model: parts.Model,
+    dataset: parts.Dataset,
+    environment: Mapping[str, Any],
+    deps: Sequence[Mapping[str, Any]],
+    start: datetime,
+) -> parts.Record:
+    """The record of a finished test.
+
+    program: its name. result: `logs.read_result`. accuracy: None where it was not measured.
+    engine, model, dataset: `describe_engine`, `describe_model`, `describe_dataset`; the engine's
+    part gets `devices` from the outcome. environment: `environment.describe_environment`.
+    deps: what CK resolved. start: when the test began, with a time zone.
+    """
+    performance = result.performance
+    return parts.Record(
+        schema_version=parts.SCHEMA_VERSION,
+        program=program,
+        scenario=result.scenario,
+        mode=result.mode,
+        accuracy=accuracy,
+        counts=performance.counts if performance else None,
+        latencies_ns=performance.latencies_ns if performance else None,
+        early_stopped_ns=performance.early_stopped_ns if performance else None,
+        throughput=performance.throughput if performance else None,
+        verdicts=Verdicts(
+            loadgen=_describe_verdict(result, outcome),
+            rules_version=load_rules()["version"],
+            rules=judge(result, accuracy, dataset, model, engine),
+        ),
+        settings=parts.Settings(
+            ours=_list_settings(outcome.settings),
+            loadgen=outcome.loadgen_settings,
+            user_conf=_describe_file(outcome.settings.conf_file),
+        ),
+        engine=msgspec.structs.replace(engine, devices=_list_devices(outcome.devices, performance)),
+        model=model,
+        dataset=dataset,
+        environment=msgspec.convert(environment, Environment),
+        conditions=msgspec.convert(outcome.conditions, Conditions),
+        deps=msgspec.convert(deps, list[parts.Dep]),
+        logs=[
+            parts.Log(file=path.name, sha256=hash_file(path), bytes=path.stat().st_size)
+            for path in sorted(outcome.log_dir.glob("mlperf_log_*"))
+        ],
+        timing=parts.Timing(
+            start=start.astimezone(timezone.utc).isoformat(timespec="seconds"),
+            wall_s=outcome.wall_s,
+            performance_s=performance.duration_s if performance else None,
+        ),
+    )
+
+
+def write_record(record: parts.Record, path: Path) -> None:
+    """Write the record so that `path` holds all of it or what it held before.
+
+    Raises ValueError where a figure is not a number: JSON has none for it.
+    """
+    plain = msgspec.to_builtins(record)
+    write_file(path, json.dumps(plain, indent=2, allow_nan=False) + "\n")
+
+
+def describe_engine(engines: Sequence[Engine], batch: int) -> parts.Engine:
+    """The record's part on engines that were opened, one for each device.
+
+    batch: the most samples that one got at once.
+    """
+    counts = Counter(engine.device for engine in engines)
+    return parts.Engine(
+        name=engines[0].name,
+        version=engines[0].version,
+        device=", ".join(
+            device if count == 1 else f"{count} x {device}" for device, count in counts.items()
+        ),
+        batch=batch,
+        devices=None,
+    )
+
+
+def describe_model(recipe: ModelRecipe, sha256: str) -> parts.Model:
+    """The record's part on a model. sha256: of the file that the engine read."""
+    return parts.Model(
+        name=recipe.name,
+        weights=cast(parts.Weights, recipe.weights),
+        sha256=sha256,
+        recipe=recipe.to_dict(),
+    )
+
+
+def describe_dataset(manifest: Mapping[str, Any], used: int) -> parts.Dataset:
+    """The record's part on a preprocessed data set. used: how many of its images, from the first.
+
+    manifest: `PreprocessedSet.manifest`.
+    """
+    return parts.Dataset(
+        name=manifest["dataset"],
+        count=manifest["count"],
+        used=used,
+        images_sha256=manifest["images_sha256"],
+        source_list_sha256=manifest["source_list_sha256"],
+        recipe=msgspec.convert(manifest["recipe"], parts.Preprocessing),
+        libraries={name: manifest[name] for name in ("opencv", "pillow") if name in manifest},
+    )
+
+
+def _describe_verdict(result: LoadgenResult, outcome: RunOutcome) -> LoadgenVerdict:
+    performance = result.performance
+    return LoadgenVerdict(
+        version=result.version,
+        interface=cast(InterfaceName, outcome.interface),
+        valid=performance.is_valid if performance else None,
+        reasons=performance.reasons if performance else [],
+        advice=advise_loadgen(result) if performance else [],
+        errors=result.errors,
+        warnings=result.warnings,
+    )
+
+
+def _list_settings(settings: RunSettings) -> dict[str, parts.Setting]:
+    return {
+        variable.name: parts.Setting(
+            value=_to_plain(getattr(settings, variable.field)),
+            origin="env" if variable.name in settings.given else "default",
+        )
+        for variable in VARIABLES
+    }
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return value.name
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _list_devices(
+    devices: Iterable[DeviceCounts], performance: Performance | None
+) -> list[parts.DeviceShare]:
+    """What each device had of the work; the rates add up to the test's."""
+    rate = performance.throughput.samples_per_second if performance else None
+    total = sum(device.samples for device in devices)
+    return [
+        parts.DeviceShare(
+            device=device.device,
+            samples=device.samples,
+            samples_per_second=rate and rate * (device.samples / total),
+            batches=device.batches,
+        )
+        for device in devices
+    ]
+
+
+def _describe_file(path: Path | None) -> parts.File | None:
+    return parts.File(file=path.name, sha256=hash_file(path)) if path else None
