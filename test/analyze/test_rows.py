@@ -53,7 +53,10 @@ def test_a_failed_repetition_leaves_the_others(save_point, tmp_path):
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        ({"schema_version": 2}, "not a record of a run of version 2: Object missing required field"),
+        (
+            {"schema_version": 2},
+            "not a record of a run of version 2: Object missing required field",
+        ),
         (make_json(latencies_ns={"p50": 0}), "not a record of a run: latency_p50_ns is 0"),
     ],
 )
