@@ -49,7 +49,7 @@ def test_a_sweep_that_is_killed_ends_complete(ck: CkHome) -> None:
     first.communicate()
 
     process = ck(*command[1:])
-    assert "4 points, 5 runs" in process.stdout
+    assert "4 configurations, 5 runs: " in process.stdout
     assert "5 of 5 runs are recorded in experiment sweep" in process.stdout
     runs = read_runs(entry)
     assert len(runs) == len({explore_run(run) for run in runs}) == 5

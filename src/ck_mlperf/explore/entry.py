@@ -73,6 +73,13 @@ class Entry:
                 self._add(tags)
             write_file(self.folder / DEFINITION, json.dumps(definition, indent=2) + "\n")
 
+    def remove(self) -> None:
+        """Remove the entry, if it exists."""
+        if self._is_known_to_ck():
+            ask_ck("rm", f"local:experiment:{self.name}", "--force")
+        else:
+            self._remove_half_made()
+
     def list_recorded(self) -> dict[str, float]:
         """The duration of the test in seconds of each recorded run, by the run's id.
 
@@ -133,14 +140,14 @@ class Entry:
             shutil.rmtree(self.folder)
 
     def _add(self, tags: Sequence[str]) -> None:
-        command = [find_ck(), "update", f"local:experiment:{self.name}", f"--tags={','.join(tags)}"]
-        process = subprocess.run(
-            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
-        )
-        if process.returncode or not self._is_known_to_ck():
+        try:
+            said = ask_ck("update", f"local:experiment:{self.name}", f"--tags={','.join(tags)}")
+        except UserError as error:
+            said = str(error)
+        if not self._is_known_to_ck():
             raise UserError(
                 f"CK cannot add the experiment {self.name} to its local repository "
-                f"({self.repository}): {(process.stdout + process.stderr).strip()}"
+                f"({self.repository}): {said}"
             )
 
 
@@ -173,6 +180,17 @@ def find_ck() -> str:
             "(pip install ck==2.6.4), or use `ck explore loadgen`"
         )
     return found
+
+
+def ask_ck(*words: str) -> str:
+    """What `ck` prints. Raises UserError if it fails."""
+    process = subprocess.run(
+        [find_ck(), *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if process.returncode:
+        said = (process.stdout + process.stderr).strip()
+        raise UserError(f"`ck {' '.join(words)}`: {said}")
+    return process.stdout
 
 
 def _list_records(path: Path) -> list[tuple[str, Record]]:

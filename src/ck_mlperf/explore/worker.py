@@ -18,7 +18,6 @@ import os
 import platform
 import re
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -30,7 +29,7 @@ import msgspec
 
 from ck_mlperf.common.errors import UserError, run_main
 from ck_mlperf.common.locks import hold_lock
-from ck_mlperf.explore.entry import Entry, find_ck
+from ck_mlperf.explore.entry import Entry, ask_ck
 from ck_mlperf.explore.local import LocalExecutor
 from ck_mlperf.explore.runs import Configuration, Network, Outcome, ScheduledRun
 
@@ -89,7 +88,7 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
         }
     if request["run"] is None:
         return {}
-    repository = _find_local_repository()
+    repository = Path(ask_ck("find", "repo:local").strip())
     slot = name_slot(platform.node(), os.environ.get("CUDA_VISIBLE_DEVICES", ""))
     path = repository / f".explore-worker.{slot}.lock"
     with hold_lock(path) as lock, _make_scratch(repository, slot) as scratch:
@@ -137,31 +136,13 @@ def _describe(outcome: Outcome, scratch: Entry) -> dict[str, Any]:
 def _make_scratch(repository: Path, slot: str) -> Iterator[Entry]:
     """An empty experiment entry that is removed in the end."""
     scratch = Entry(repository, f"explore-worker.{slot}")
-    _remove(scratch)  # a worker that was killed left it
-    scratch.make({"worker": slot}, ["explore-worker"])
+    scratch.remove()  # a worker that was killed left it
     try:
+        scratch.make({"worker": slot}, ["explore-worker"])
         yield scratch
     finally:
-        _remove(scratch)
-
-
-def _remove(scratch: Entry) -> None:
-    if scratch.folder.exists():
-        _ask_ck("rm", f"local:experiment:{scratch.name}", "--force")
-
-
-def _find_local_repository() -> Path:
-    return Path(_ask_ck("find", "repo:local").strip())
-
-
-def _ask_ck(*words: str) -> str:
-    process = subprocess.run(
-        [find_ck(), *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    if process.returncode:
-        said = (process.stdout + process.stderr).strip()
-        raise UserError(f"`ck {' '.join(words)}`: {said}")
-    return process.stdout
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interruption now would leave it
+        scratch.remove()
 
 
 def _watch_stdin() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import ck_mlperf_remote
+from ck_mlperf.explore.entry import Entry
 from ck_mlperf.explore.runs import PERFORMANCE, Configuration, Network, schedule_run
 from ck_mlperf.explore.worker import digest_checkout, make_request, name_slot, read_run
 
@@ -65,6 +66,18 @@ def test_the_digest_covers_what_this_repository_runs(tmp_path):
     assert digest_checkout(tmp_path) == digest_checkout()
     shutil.rmtree(tmp_path / "module")
     assert digest_checkout(tmp_path) != digest_checkout()
+
+
+def test_an_entry_is_removed_also_where_its_addition_was_killed(tmp_path):
+    entry, aliases = Entry(tmp_path, "s"), tmp_path / "experiment" / ".cm"
+    entry.remove()  # there is none
+    aliases.mkdir(parents=True)
+    (aliases / "alias-a-s").write_text("0123456789abcdef\n")
+    (aliases / "alias-u-0123456789abcdef").write_text("s\n")
+    (entry.folder / ".cm").mkdir(parents=True)
+    entry.remove()
+    assert not entry.folder.exists()
+    assert not list(aliases.iterdir())
 
 
 def test_slots_are_named_by_machine_and_gpus():
