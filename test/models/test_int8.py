@@ -13,6 +13,7 @@ from ck_mlperf.common.errors import UserError
 from ck_mlperf.models.recipe import load_model_recipe
 
 from ..builders.networks import (
+    CLASSES,
     FLOAT,
     SIDE,
     draw_images,
@@ -143,6 +144,11 @@ def test_a_gemm_of_any_kind(tmp_path, make, attributes):
     images = draw_images(64)
     expected = run(source, images)
     assert np.abs(run(made, images) - expected).max() <= 0.1 * np.abs(expected).max()
+    model = onnx.load(made)
+    constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    (gemm,) = (one for one in model.graph.node if one.op_type == "Gemm")
+    (back,) = (one for one in model.graph.node if gemm.input[1] in one.output)
+    assert constants[back.input[1]].shape == (CLASSES,)  # a step for each output
 
 
 @pytest.mark.parametrize("weight", [0.0, 1e-12])
