@@ -27,7 +27,8 @@ def test_a_run_uses_it_where_it_is_installed(own_ck):
     assert before["verdicts"]["loadgen"]["interface"] == "wheel"
     assert "loadgen-native" not in {dep["key"] for dep in before["deps"]}
 
-    ck("install", "package:lib-loadgen-native", "--quiet")
+    # Without optimising, which is what takes the time.
+    ck("install", "package:lib-loadgen-native", "--quiet", CXXFLAGS="-O0")
     assert "LoadGen 6.0.17 (C++ interface): VALID" in ck(*RUN).stdout
     record = read_record(ck)
     assert record["verdicts"]["loadgen"]["interface"] == "native"

@@ -165,8 +165,11 @@ def test_a_library_that_pip_cannot_get(ck, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_in_a_python_that_has_nothing_but_ck(make_ck, tmp_path):
-    """CK then installs every library into a folder of its own, and all of them are found."""
+def test_a_run_in_a_python_that_has_nothing_but_ck(make_ck, tmp_path, repository):
+    """CK then installs every library into a folder of its own, and all of them are found.
+
+    What pip would download is linked from this Python instead.
+    """
     python = tmp_path / "venv" / "bin" / "python"
     pip = [python, "-m", "pip", "-q", "--disable-pip-version-check", "install"]
     zombie_imp = ["zombie-imp"] if sys.version_info >= (3, 12) else []
@@ -176,7 +179,11 @@ def test_a_run_in_a_python_that_has_nothing_but_ck(make_ck, tmp_path):
     subprocess.run([*pip, "--no-build-isolation", "ck==2.6.4"], check=True, env=own)
     (tmp_path / "ck").mkdir(exist_ok=True)  # building CK from its sdist runs it
     ck = make_ck(tmp_path / "ck", python.parent)
-    ck("run", "program:image-classification-tensorrt-loadgen-py", timeout=600)
+    links = {
+        "PYTHONPATH": str(repository / "test/fakes/pip_of_links"),
+        "PIP_LINKS_FROM": sys.executable,
+    }
+    ck("run", "program:image-classification-tensorrt-loadgen-py", timeout=600, **links)
     record = json.loads((ck.tmp / "record.json").read_text())
     assert record["accuracy"]["top1_percent"] >= 97
     sites = [path.name for path in ck.tools.glob("lib-python-package-*/site/onnxruntime")]

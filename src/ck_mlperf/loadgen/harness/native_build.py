@@ -3,7 +3,7 @@
     python -m ck_mlperf.loadgen.harness.native_build --output FILE.so
 
 pip downloads the sources, the sdist of mlcommons-loadgen, and checks their hash before it opens
-them. Needs g++.
+them. Needs g++, which gets the flags in CXXFLAGS as well.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -107,7 +108,8 @@ def _compile(compiler: str, sources: Path, version: str, library: Path) -> None:
     files = [*sorted(sources.glob("*.cc")), sources / "generated" / "version_generated.cc", SHIM]
     if len(files) < 3:
         raise UserError(f"{sources}: missing, or without C++ files: no sdist of LoadGen {version}")
-    command = [compiler, *_FLAGS, f"-I{sources}", f"-DMAJOR_VERSION={major}"]
+    command = [compiler, *_FLAGS, *shlex.split(os.environ.get("CXXFLAGS", ""))]
+    command += [f"-I{sources}", f"-DMAJOR_VERSION={major}"]
     command += [f"-DMINOR_VERSION={minor}", f'-DCK_SHIM_SHA256="{hash_file(SHIM)}"']
 
     def compile_one(file: Path) -> str:
