@@ -238,6 +238,18 @@ def test_scores_with_more_axes(tmp_path, make, axes):
     assert run(make(source), images).shape == (8,)
 
 
+def test_scores_without_an_axis_of_images(tmp_path, make):
+    network = make_network(batch=1, outputs=(("scores", FLOAT, [CLASSES]),))
+    network.nodes[-1].output[0] = "row"
+    network.weights["shape"] = np.array([CLASSES])
+    network.nodes.append(node("Reshape", "row shape", "scores"))
+    source = save_network(tmp_path / "small.onnx", network, classes=CLASSES)
+    with pytest.raises(
+        UserError, match=r"output scores has no axis of images: want \[N, classes\]"
+    ):
+        make(source)
+
+
 @pytest.mark.parametrize("wanted", FILE_PRECISIONS)
 @pytest.mark.parametrize("keepdims", [0, 1])
 def test_a_model_that_gives_the_class(tmp_path, make, wanted, keepdims):

@@ -118,16 +118,22 @@ def test_a_block_whose_skip_connection_is_a_convolution(tmp_path, make):
     read_quantisation(model)
 
 
-def test_a_matmul_with_its_bias_added(tmp_path, make):
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_a_matmul(tmp_path, make, has_bias):
     network = make_network()
     network.weights["w3"] = network.weights["w3"].T.copy()
-    network.nodes[-1:] = [node("MatMul", "features w3", "m"), node("Add", "m b3", "scores")]
+    network.nodes[-1:] = [node("MatMul", "features w3", "scores")]
+    if has_bias:
+        network.nodes[-1].output[0] = "m"
+        network.nodes.append(node("Add", "m b3", "scores"))
     source = save_network(tmp_path / "small.onnx", network)
     made = make(source, "int8", "uint8", "scores")
     images = draw_images(64)
     expected = run(source, images)
     assert np.abs(run(made, images) - expected).max() <= 0.1 * np.abs(expected).max()
-    read_quantisation(onnx.load(made))
+    assert (
+        len(read_quantisation(onnx.load(made))) == 3 + 4
+    )  # the layers' weights, and what they read
 
 
 @pytest.mark.parametrize("attributes", [{"beta": 3.0}, {"alpha": 0.5}, {"transB": 0}])
@@ -181,6 +187,17 @@ def test_the_bias_takes_off_what_rounding_adds(tmp_path, make, calibration):
     bias.CopyFrom(numpy_helper.from_array(network.weights["b3"], bias.name))
     onnx.save(model, made)
     assert corrected < 0.5 * np.abs(run(made, images).mean(axis=0) - expected).mean()
+
+
+def test_a_tensor_of_zeros(tmp_path, make):
+    network = make_network()
+    network.weights["w1"] *= 0
+    network.weights["b1"] = -np.abs(network.weights["b1"])  # so that nothing passes the Relu
+    source = save_network(tmp_path / "small.onnx", network)
+    made = make(source, "int8", "uint8", "scores")
+    np.testing.assert_allclose(
+        run(made, draw_images(4)), run(source, draw_images(4)), rtol=0, atol=0.05
+    )
 
 
 def test_nothing_to_quantise(tmp_path, make):

@@ -121,6 +121,8 @@ def test_a_model_in_float16(tmp_path, make, wanted):
         dtype=TensorProto.FLOAT16, outputs=(("scores", TensorProto.FLOAT16, ["N", CLASSES]),)
     )
     network.weights = {name: value.astype(np.float16) for name, value in network.weights.items()}
+    network.nodes[0].input[0] = "cast"  # a type that the graph itself names
+    network.nodes.insert(0, node("Cast", "images", "cast", to=TensorProto.FLOAT16))
     source = save_network(tmp_path / "small.onnx", network)
     images = draw_images(64)
     expected = run(source, images).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import onnx
 import pytest
 from onnx import TensorProto
 
@@ -53,6 +54,17 @@ def test_what_is_no_classifier_of_square_colour_images(tmp_path, shape, what):
     path = make_onnx(tmp_path / "tiny.onnx", shape)
     write_recipe(path)
     with pytest.raises(UserError, match=what):
+        load_model_recipe(path)
+
+
+def test_a_model_of_two_inputs(tmp_path):
+    path = make_onnx(tmp_path / "tiny.onnx")
+    model = onnx.load(path)
+    model.graph.input.append(onnx.helper.make_tensor_value_info("mask", TensorProto.FLOAT, [1]))
+    onnx.save(model, path)
+    with pytest.raises(
+        UserError, match="want a model of one input, the images; inputs: images, mask"
+    ):
         load_model_recipe(path)
 
 
