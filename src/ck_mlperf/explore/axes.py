@@ -15,19 +15,19 @@ SYNTAX = "want numbers and ranges: 1,2,3 or 1..8 or 8..32:8 or 1..64:x2 or 1,2,4
 
 
 def parse_axis(text: str) -> tuple[Fraction, ...]:
-    """The values of `text`, rising in each range, none twice, in the order written.
+    """The values of `text`, in the order written, none twice.
 
-    A part between commas is a number, or a range of which the end is the last value that may be:
+    A part between commas is a number or a range, which stops at its last number or before it:
 
-    - `a..b:s` goes by steps of s, `a..b:xr` multiplies by r;
-    - `p,q,a..b` carries on from the two numbers before it: `1,2,4..64` are powers of two (q/p is
-      a/q), `2,4,6..20` the even numbers (q-p is a-q); where it is neither, it is refused;
-    - `a..b` on its own, after a range or after a-1 goes by 1.
+    - `a..b:s` adds s each time, `a..b:xr` multiplies by r;
+    - `p,q,a..b` continues the two numbers before it: `1,2,4..64` gives powers of two (q/p is a/q),
+      `2,4,6..20` the even numbers (q-p is a-q); any other start is refused;
+    - `a..b` alone, after a range, or after a-1 adds 1.
 
     Raises UserError for anything else, and for more than MAX_VALUES values.
     """
     values: list[Fraction] = []
-    numbers: list[Fraction] = []  # plain ones since the last range
+    numbers: list[Fraction] = []  # since the last range
     for part in map(str.strip, text.split(",")):
         match = _PART.fullmatch(part)
         if not match:
@@ -59,16 +59,16 @@ def _expand(
     else:
         factor, summand = _carry_on(part, first, before)
     if (factor <= 1 and summand <= 0) or first * factor + summand <= first:
-        raise UserError(f"'{part}': the step gets nowhere")
+        raise UserError(f"'{part}': the step leads nowhere")
     values: list[Fraction] = []
-    while first <= last and len(values) <= MAX_VALUES:  # one more than may be is refused
+    while first <= last and len(values) <= MAX_VALUES:  # one more than allowed is refused
         values.append(first)
         first = first * factor + summand
     return values
 
 
 def _carry_on(part: str, first: Fraction, before: list[Fraction]) -> tuple[Fraction, Fraction]:
-    """What takes a value to the next: (factor, summand)."""
+    """(factor, summand) that give the next value."""
     if not before or (first - before[-1] == 1 and len(before) == 1):
         return Fraction(1), Fraction(1)
     if len(before) > 1:
