@@ -18,8 +18,8 @@ def unit(name: str) -> Meta:
 Nanoseconds = Annotated[int, unit("ns"), NOT_NEGATIVE]
 Milliseconds = Annotated[int, unit("ms"), POSITIVE]
 Seconds = Annotated[float, unit("s"), NOT_NEGATIVE]
-CoreSeconds = Annotated[float, unit("core-seconds")]
-"""Seconds that one core worked; a difference of the kernel's counters, which may run backwards."""
+CoreSeconds = Annotated[float, unit("core-seconds"), NOT_NEGATIVE]
+"""Seconds that one core worked."""
 SamplesPerSecond = Annotated[float, unit("samples/s"), POSITIVE]
 QueriesPerSecond = Annotated[float, unit("queries/s"), POSITIVE]
 Percent = Annotated[float, unit("%"), Meta(ge=0, le=100)]
@@ -28,8 +28,8 @@ Queries = Annotated[int, unit("queries"), POSITIVE]
 Images = Annotated[int, unit("images"), POSITIVE]
 Cores = Annotated[int, unit("cores"), POSITIVE]
 Bytes = Annotated[int, unit("bytes"), NOT_NEGATIVE]
-Mebibytes = Annotated[float, unit("MiB")]
-Megahertz = Annotated[float, unit("MHz")]
+Mebibytes = Annotated[float, unit("MiB"), NOT_NEGATIVE]
+Megahertz = Annotated[float, unit("MHz"), NOT_NEGATIVE]
 Watts = Annotated[float, unit("W")]
 Count = Annotated[int, unit("1"), NOT_NEGATIVE]
 """How many there are of what the field names; there may be none."""

@@ -1,7 +1,6 @@
 """What a record says of the machine: its environment, and the conditions during the test.
 
-None: not known. What the system says is taken as it is: a figure that cannot be must not cost a
-finished test its record.
+None: not known.
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ class Environment(Struct, frozen=True):
     """Machine and software. No names of hosts or users, no paths."""
 
     cpu: Cpu
-    memory_mib: Annotated[int, units.unit("MiB")]
+    memory_mib: Annotated[int, units.unit("MiB"), units.POSITIVE]
     """The machine's memory."""
     gpus: list[Gpu]
     """NVIDIA GPUs that nvidia-smi lists."""
@@ -107,17 +106,17 @@ class CpuConditions(Struct, frozen=True):
     """What the run and the processes that it started took."""
     steal_core_s: units.CoreSeconds | None
     """What the hypervisor gave to others while this machine had work; to 0.01 s."""
-    core_throttles: Annotated[int, units.unit("1")] | None
+    core_throttles: units.Count | None
     """Times that heat lowered a core's clock, summed over the cores that the kernel numbers."""
-    package_throttles: Annotated[int, units.unit("1")] | None
+    package_throttles: units.Count | None
     """Times that heat lowered a package's clock, summed over packages."""
     clock_before_mhz: units.Megahertz | None
     """Of the fastest core before the test."""
     clock_after_mhz: units.Megahertz | None
     """Of the fastest core after the test."""
-    load_before: Annotated[float, units.unit("processes")] | None
+    load_before: Annotated[float, units.unit("processes"), units.NOT_NEGATIVE] | None
     """The system's load, averaged over 1 minute, before the test."""
-    load_after: Annotated[float, units.unit("processes")] | None
+    load_after: Annotated[float, units.unit("processes"), units.NOT_NEGATIVE] | None
     """The same after the test."""
 
 
