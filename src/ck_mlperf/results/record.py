@@ -212,7 +212,7 @@ class Dataset(Struct, frozen=True):
     used: units.Images
     """Images that the test used, the first ones."""
     images_sha256: Sha256
-    """Of the pixels (see ck_mlperf.images.preprocess.hash_rows)."""
+    """Of the pixels (see ck_mlperf.images.preprocessed.hash_rows)."""
     source_list_sha256: Sha256
     """Of the list of images and labels that the set was made from."""
     recipe: Preprocessing
