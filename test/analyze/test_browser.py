@@ -329,26 +329,26 @@ def test_new_points_appear_without_a_reload(browse, serve, save_point, record):
 
 
 def test_a_filter_takes_time_in_proportion_to_the_points(browse, tmp_path):
-    """A thousand points against a hundred of them, in turn: 10 if linear, 100 if quadratic."""
-    times_ms: dict[int, list[float]] = {17: [], 167: []}
-    for _ in range(3):
-        for batches, found in times_ms.items():
-            page = tmp_path / f"{batches}.html"
-            if not page.exists():
-                page.write_bytes(build_page(make_many_runs(batches), NOW))
-            browser = browse(page)
-            found.append(
-                browser.execute_script(
-                    "const scenario = document.getElementById('filter-scenario');"
-                    "const started = performance.now();"
-                    "scenario.value = 'SingleStream';"
-                    "scenario.dispatchEvent(new Event('change', {bubbles: true}));"
-                    "document.body.getBoundingClientRect();"  # lays the page out
-                    "return performance.now() - started"
-                )
-            )
-            assert len(list_shown(browser)) == 3 * batches
-    assert min(times_ms[167]) < 40 * min(times_ms[17])
+    """A thousand points against a hundred of them: 10 if linear, 100 if quadratic.
+
+    Of the script alone: how long the browser takes to lay out a table is its own affair.
+    """
+    least_ms = {}
+    for batches in (17, 167):
+        page = tmp_path / f"{batches}.html"
+        page.write_bytes(build_page(make_many_runs(batches), NOW))
+        browser = browse(page)
+        least_ms[batches] = browser.execute_script(
+            "const scenario = document.getElementById('filter-scenario');"
+            "const times = ['Offline', '', 'Offline', '', 'SingleStream'].map((value) => {"
+            "  scenario.value = value;"
+            "  const started = performance.now();"
+            "  scenario.dispatchEvent(new Event('change', {bubbles: true}));"
+            "  return performance.now() - started });"
+            "return Math.min(...times)"
+        )
+        assert len(list_shown(browser)) == 3 * batches
+    assert least_ms[167] < 40 * least_ms[17]
 
 
 def make_many_runs(batches: int):
