@@ -30,7 +30,7 @@ def main() -> None:
         run_test(settings, engine, images.images, logs)
     performance = read_result(logs).performance
     verdict = "VALID" if performance.is_valid else f"INVALID: {performance.reasons}"
-    print(f"{performance.samples_per_second:,.0f} samples/s, {verdict}")
+    print(f"{performance.throughput.samples_per_second:,.0f} samples/s, {verdict}")
 
 
 run_main(main)
