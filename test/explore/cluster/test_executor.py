@@ -35,7 +35,8 @@ def test_each_run_is_recorded_once_and_a_failed_one_is_not_tried_again(two, clie
     assert {outcome.run.id for outcome in listener.outcomes} == {run.id for run in runs}
     (failed,) = [outcome for outcome in listener.outcomes if outcome.failure]
     assert failed.failure.error == "the model takes at most 3 images\n  at once"
-    assert (failed.failure.exit_code, failed.failure.command) == (2, [*runs[2].argv])
+    assert failed.failure.exit_code == 2
+    assert failed.failure.command == list(runs[2].argv)
     assert failed.run.configuration.batch == 3
     assert "CK's own words" in entry.log_path(failed.run.id).read_text()
     for outcome in listener.outcomes:
