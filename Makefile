@@ -4,7 +4,7 @@ HERE := $(CURDIR)
 BIN := $(HERE)/.venv/bin
 LOGS := $(HERE)/.ck/log
 # CK's hooks and what packages run. Several have the same name, so mypy takes them one by one.
-SCRIPTS := $(wildcard script/*/*.py soft/*/*.py package/*/*.py module/*/*.py)
+SCRIPTS := $(wildcard script/*/*.py soft/*/*.py package/*/*.py module/*/*.py program/*/*.py)
 PROGRAM := program:image-classification-tensorrt-loadgen-py
 SRC := $(HERE)/src
 TMP := program/image-classification-tensorrt-loadgen-py/tmp

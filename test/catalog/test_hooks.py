@@ -10,7 +10,7 @@ import pytest
 from ck_mlperf.catalog import kernel
 from ck_mlperf.common.errors import UserError
 
-PATTERNS = ("script/hooks/*.py", "package/*/custom.py", "soft/*/customize.py")
+PATTERNS = ("script/hooks/*.py", "package/*/custom.py", "soft/*/customize.py", "module/*/module.py")
 MOST_LINES = 60
 
 

@@ -34,8 +34,9 @@ class Plan:
         _, sidecar = build_fake(TEN.version, model=model, **changes)
         self.sha256, self.onnx_sha256 = sidecar.plan_sha256, sidecar.key.onnx_sha256
 
-    def entry(self, model: bool = True, **options: str) -> Entry:
-        customize = {"full_path": str(self.model), "recipe": {"sha256": self.onnx_sha256}}
+    def entry(self, model: bool = True, made: str = "native", **options: str) -> Entry:
+        recipe = {"sha256": self.onnx_sha256, "conversion": {"input": made}}
+        customize = {"full_path": str(self.model), "recipe": recipe}
         converted = {"converted": {"dict": {"customize": customize}}} if model else {}
         notes = {"full_path": str(self.path), "recipe": {"sha256": self.sha256}}
         return Entry(
@@ -141,8 +142,15 @@ def test_a_limit_that_makes_no_sense_is_told(plan):
         plan.judge(TENSORRT_BUILDER_LEVEL="9")
 
 
+def test_a_plan_of_a_file_that_prepared_images_itself(plan):
+    """Older commits built plans so; today's take what their first layer computes in."""
+    assert plan.judge(made="uint8") == [
+        "the converted file's input is native, the plan was built from one with uint8"
+    ]
+
+
 def test_samples_of_another_kind(plan):
-    (fault,) = plan.judge("input.fp32")
+    (fault,) = plan.judge("input.fp32", made="fp32")
     assert "input is fp32, the plan was built with uint8" in fault
 
 

@@ -40,11 +40,15 @@ def judge_plan_file(
     if found is None:
         what = module if major is None else f"{module} {major}"
         return [f"{what} is not installed any more, with which it was built"]
+    converted = entry.meta["deps"].get("converted", {}).get("dict")
+    recipe = converted["customize"].get("recipe", {}) if converted else {}
+    made, wanted = (recipe.get("conversion") or {}).get("input"), request.for_conversion().input
+    if made not in (None, wanted):  # an older commit's, which had the preparation in the graph
+        return [f"the converted file's input is {wanted}, the plan was built from one with {made}"]
     flavour = make_flavour(found.module, found.version)
     options = entry.customize.get("install_env", {})
     capabilities = _choose_capabilities(options.get("TENSORRT_COMPUTE_CAPABILITIES"), host)
     path, gpus = Path(entry.path), list(host.gpus)
-    converted = entry.meta["deps"].get("converted", {}).get("dict")
     model = Path(converted["customize"]["full_path"]) if converted else None
     if model is not None and model.is_file():
         mib = options.get("TENSORRT_WORKSPACE_MIB")
@@ -64,7 +68,7 @@ def judge_plan_file(
             workspace_bytes=int(mib) << 20 if mib else None,
             **numbers,
         )
-        known = None if thorough else converted["customize"].get("recipe", {}).get("sha256")
+        known = None if thorough else recipe.get("sha256")
         faults = look_up(build, flavour, lambda: gpus, known).faults
     else:
         gpu = flavour.choose_gpu(capabilities, lambda: gpus)
