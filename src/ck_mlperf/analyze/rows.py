@@ -14,8 +14,11 @@ import msgspec
 
 from ck_mlperf.analyze.runs import Run, column_names
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.tags import is_ck_tag
+from ck_mlperf.loadgen.engines.registry import find_by_name
 from ck_mlperf.loadgen.settings import EXPLORE_RUN, VARIABLES
 from ck_mlperf.machine.facts import Repository
+from ck_mlperf.models.precisions import PRECISIONS
 from ck_mlperf.results.experiments import (
     ExperimentFile,
     Failure,
@@ -25,14 +28,7 @@ from ck_mlperf.results.experiments import (
 )
 from ck_mlperf.results.record import Record
 
-PRECISIONS = ("fp32", "tf32", "fp16", "int8")
-
-# Tags that CK puts on an env entry itself: the host, and the entry's version. As a request they
-# would ask for that version on that host.
-_CK_TAG = re.compile(r"(host|target)-os-.*|\d+bits|v\d+(\.\w+)*|tmp")
 _FIRST_IMAGES = re.compile(r"first\.\d+")
-# ONNX Runtime runs the same file on the GPU where the request has this tag; no entry has it.
-_ON_GPU = {"onnxruntime-cuda": "device.cuda"}
 # CK gives the program its own file where the user gives none; the record has a file's name alone.
 _IMPLIED = (("CK_LOADGEN_CONF_FILE", "user.conf"),)
 _TOO_LARGE = 2**53  # from here on a float does not hold every integer
@@ -269,8 +265,10 @@ def _describe_commit(repository: Repository | None) -> str | None:
 
 
 def _request_weights(tags: Sequence[str], engine: str) -> list[str]:
-    request = [tag for tag in tags if not _CK_TAG.fullmatch(tag)]
-    return [*request, _ON_GPU[engine]] if engine in _ON_GPU else request
+    """The tags that ask for a model as it was resolved, and for the engine, which has its own."""
+    request = [tag for tag in tags if not is_ck_tag(tag)]
+    known = find_by_name(engine)
+    return [*request, known.tag] if known and known.tag else request
 
 
 def _format_value(value: Any) -> str:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from ck_mlperf.machine.facts import Conditions, CpuConditions, GpuConditions
 
-# Engines that compute on the processors, which other processes then take from them.
-_ON_CPU = ("onnxruntime-cpu", "null")
 _MOST_OTHERS = 0.10
 _MOST_STEAL = 0.02
 # Processor time is counted in ticks of 10 ms a core.
@@ -27,23 +25,24 @@ class Disturbance:
     """What was measured, and what to do; one line."""
 
 
-def find_disturbances(conditions: Conditions, engine: str) -> list[Disturbance]:
-    """The disturbances of a performance run. engine: its name, as the record has it.
+def find_disturbances(conditions: Conditions, on_cpu: bool) -> list[Disturbance]:
+    """The disturbances of a performance run.
 
+    on_cpu: whether the engine computes on the processors, which other processes take from it.
     A power cap of a GPU (sw_power_cap) is none: under full load it is the usual limit.
     """
-    found = list(_judge_cpu(conditions.cpu, engine in _ON_CPU))
+    found = list(_judge_cpu(conditions.cpu, on_cpu))
     for gpu in conditions.gpus:
         found += _judge_clocks(gpu)
         found += _judge_processes(gpu)
     return found
 
 
-def _judge_cpu(cpu: CpuConditions, is_engine: bool) -> Iterator[Disturbance]:
+def _judge_cpu(cpu: CpuConditions, on_cpu: bool) -> Iterator[Disturbance]:
     if cpu.wall_s < _SHORTEST_S or not cpu.cores:
         return
     core_s = cpu.wall_s * cpu.cores
-    if is_engine and cpu.busy_core_s is not None:
+    if on_cpu and cpu.busy_core_s is not None:
         others_s = cpu.busy_core_s - cpu.own_core_s
         if others_s > _MOST_OTHERS * core_s:
             yield Disturbance(

@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 
 from ck_mlperf.common import units
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.loadgen.engines.registry import GPU, find_by_name
 from ck_mlperf.loadgen.settings import EXPLORE_RUN
 from ck_mlperf.machine.disturbances import Disturbance, find_disturbances
 from ck_mlperf.machine.facts import Conditions, Environment
@@ -289,4 +290,6 @@ class Record(Struct, frozen=True):
         """What else the machine did that makes the speed doubtful; none where none was measured."""
         if self.conditions is None or self.latencies_ns is None:
             return []
-        return find_disturbances(self.conditions, self.engine.name)
+        engine = find_by_name(self.engine.name)
+        on_cpu = engine is not None and engine.runs_on != GPU
+        return find_disturbances(self.conditions, on_cpu)
