@@ -73,3 +73,20 @@ def test_the_job_names_the_model_that_is_shipped(repository):
     model = repository / "package" / "model-onnx-digits" / "digits.onnx"
     assert job.recipe == load_model_recipe(model).to_dict()
     assert job.sha256 == hash_file(model)
+
+
+def test_records_are_read_without_ck(repository, tmp_path, library_environment):
+    record = json.loads((repository / "test/data/records/version-2-first.json").read_text())
+    entry = tmp_path / "experiment" / "mine"
+    (entry / ".cm").mkdir(parents=True)
+    (entry / ".cm" / "meta.json").write_text("{}")
+    point = {"characteristics_list": [{"run": record}]}
+    (entry / "ckp-0123456789abcdef.0001.json").write_text(json.dumps(point))
+    program = repository / "examples" / "read_records.py"
+    printed = subprocess.run(
+        [sys.executable, program, tmp_path, "mi*"],
+        env=library_environment, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    rate = record["throughput"]["samples_per_second"]
+    name, scenario = record["model"]["name"], record["scenario"]
+    assert printed == f"mine: {name}, {scenario}, {rate:,.0f} samples/s\n"
