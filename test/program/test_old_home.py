@@ -75,7 +75,8 @@ def home(tmp_path_factory) -> OldHome:
 def test_models_and_images_are_taken_as_they_are(home, flags):
     installed = home.list_installed()
     printed = home("run", PROGRAM, *flags).stdout
-    assert home.list_installed() == installed
+    # That commit's runs needed no msgspec.
+    assert home.list_installed() - {"lib-python-package-msgspec"} == installed
     made = [line for line in printed.splitlines() if "Installing to" in line]
     assert all("/lib-python-package-" in line for line in made)
     record = json.loads((home.tmp / "record.json").read_text())
