@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -115,10 +114,13 @@ def _detect_container(root: Path) -> dict[str, str] | None:
 
 
 def _list_packages() -> dict[str, str]:
+    # Here: its import takes 20 ms, and a run asks after its test.
+    from importlib import metadata
+
     versions = {}
     for name in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
     return versions
 
 

@@ -131,7 +131,7 @@ def test_which_interface_a_run_uses(native_library, monkeypatch):
     assert choose_interface(None)[0].name == "wheel"
     interface, reason = choose_interface(native_library)
     assert (interface.name, reason) == ("native", "")
-    monkeypatch.setattr(module.importlib.metadata, "version", lambda name: "6.9")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "6.9")
     interface, reason = choose_interface(native_library)
     assert interface.name == "wheel"
     assert reason == (

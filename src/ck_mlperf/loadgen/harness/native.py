@@ -8,7 +8,6 @@ interfaces run on the same ones, and it must be of the same version.
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 import os
 import sys
 import traceback
@@ -152,9 +151,11 @@ def choose_interface(path: Path | None) -> tuple[Interface, str]:
         native = NativeInterface(path)
     except UserError as error:
         return WheelInterface(), str(error)
+    from importlib import metadata  # 20 ms, which a run without the library need not wait for
+
     try:
-        wheel_version = importlib.metadata.version("mlcommons-loadgen")
-    except importlib.metadata.PackageNotFoundError:
+        wheel_version = metadata.version("mlcommons-loadgen")
+    except metadata.PackageNotFoundError:
         wheel_version = "of an unknown version"
     if native.version != wheel_version:
         reason = f"it is LoadGen {native.version}, and its Python module is {wheel_version}"
