@@ -3,7 +3,7 @@
 The package (10.13.0.35.1) is made by a generator that writes parameters named `in`, which is a
 keyword, and a constant named `bool`, which hides the type; and it has no py.typed beside its
 tensorrt folder, so that mypy passes over it. FOLDER (.ck/stubs, which pyproject.toml has in
-mypy_path) gets a copy with those lines mended.
+mypy_path) gets a copy with those lines repaired.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MOST_REPAIRS = 50
 
 
 def repair(text: str) -> str:
-    """`text` of a .pyi file with the lines mended that Python cannot read.
+    """`text` of a .pyi file with the lines repaired that Python cannot read.
 
     Raises SyntaxError where a line is wrong in a way that is not known here.
     """
@@ -30,13 +30,13 @@ def repair(text: str) -> str:
             break
         except SyntaxError as error:
             number = (error.lineno or 1) - 1
-            mended = re.sub(r"\bin: ", "input: ", lines[number])
-            if mended == lines[number]:  # a parameter without a default after one that has one
-                mended = re.sub(r" = [^,()]+(?=[,)])", " = ...", lines[number])
-                mended = re.sub(r"(: [^,=()\[\]]+(?:\[[^\]]*\])?)(?=[,)])", r"\1 = ...", mended)
-            if mended == lines[number]:
+            repaired = re.sub(r"\bin: ", "input: ", lines[number])
+            if repaired == lines[number]:  # a parameter without a default after one that has one
+                repaired = re.sub(r" = [^,()]+(?=[,)])", " = ...", lines[number])
+                repaired = re.sub(r"(: [^,=()\[\]]+(?:\[[^\]]*\])?)(?=[,)])", r"\1 = ...", repaired)
+            if repaired == lines[number]:
                 raise
-            lines[number] = mended
+            lines[number] = repaired
     return "\n".join(lines) + "\n"
 
 

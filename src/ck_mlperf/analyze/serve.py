@@ -70,7 +70,7 @@ class _Reading(NamedTuple):
 
 
 class LivePage:
-    """The page of some experiments, made anew only if a file has changed."""
+    """The page of some experiments, rebuilt only if a file has changed."""
 
     def __init__(self, repositories: Sequence[Path], patterns: Sequence[str]) -> None:
         self._repositories = repositories

@@ -53,7 +53,7 @@ class Host:
     def choose_flavour(self, asked: str | None) -> str:
         """The flavour's tag: what was asked for, or else what is installed and runs on the GPU.
 
-        'tensorrt' where none is installed and the GPU needs TensorRT itself, of whatever version.
+        'tensorrt' where none is installed and the GPU needs TensorRT itself, of any version.
         Raises UserError rather than choose among several, or take one that cannot run here.
         """
         if asked:

@@ -23,7 +23,7 @@ _plain: list[Callable[[dict[str, Any]], dict[str, Any]]] = []
 def make_writes_atomic() -> None:
     """Let CK write files atomically in this process.
 
-    CK truncates a file and writes it anew. Killed in between, it leaves an experiment that it
+    CK truncates a file and writes it again. Killed in between, it leaves an experiment that it
     cannot read any more, and to which nothing can be added.
     """
     import ck.files

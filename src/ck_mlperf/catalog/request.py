@@ -60,7 +60,7 @@ class Request:
         return {*ONNX, CONVERTED, *options, *self.source}
 
     def plan_tags(self, flavour: str | None) -> set[str]:
-        """The tags of the plan; flavour None: of one of whatever flavour."""
+        """The tags of the plan; flavour None: of any flavour."""
         own = {CONVERTED, max_batch_tag(self.max_batch), *([flavour] if flavour else [])}
         options = list_option_tags(self.precision, self.input, self.output)
         return {*PLAN, *own, *options, *self.source}

@@ -75,7 +75,7 @@ def read_job(path: Path) -> Job:
         problems.append(f"engine: want one of {', '.join(ENGINES)}")
     if problems:
         raise UserError(
-            f"{path}: {'; '.join(problems)}. `ck run` writes a job anew; src/ck_mlperf/loadgen/"
+            f"{path}: {'; '.join(problems)}. `ck run` writes a new job; src/ck_mlperf/loadgen/"
             "job.py says what belongs into one"
         )
     try:

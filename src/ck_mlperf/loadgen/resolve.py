@@ -71,7 +71,7 @@ def resolve_devices(
             raise UserError(
                 f"CK_CUDA_DEVICES={_format_devices(wanted)}: no GPU {_format_devices(missing)} "
                 f"here, only {_format_devices(list_devices())}. (CUDA_VISIBLE_DEVICES hides "
-                "some and numbers the others anew)"
+                "some and renumbers the others)"
             )
     refuse_several_devices(settings.scenario, len(devices))
     return devices

@@ -44,9 +44,9 @@ def use_cache(build: Build, title: str, path: Path) -> list[str]:
     data = _read_cache(path)
     is_used = build.use_timings(data or b"")
     if data is None:
-        return [f"timing cache: {path} is damaged or not a timing cache; it is made anew"]
+        return [f"timing cache: {path} is damaged or not a timing cache; it is replaced"]
     if data and not is_used:
-        return [f"timing cache: {title} refuses {path}; it is made anew"]
+        return [f"timing cache: {title} refuses {path}; it is replaced"]
     return []
 
 

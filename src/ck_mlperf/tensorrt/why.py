@@ -1,4 +1,4 @@
-"""Say why a plan would be reused or built anew; the options are those of ck_mlperf.tensorrt.build.
+"""Say why a plan would be reused or built again; the options are those of ck_mlperf.tensorrt.build.
 
 python -m ck_mlperf.tensorrt.why --plan MODEL.plan \\
     --model CONVERTED.onnx --precision P --max-batch N

@@ -108,7 +108,7 @@ class SystemUnderTest:
     def _answer(self, ids: Ids, indices: Indices) -> None:
         """Hand the samples to the engine batch by batch, as many at a time as it takes.
 
-        May empty the lists, which LoadGen makes anew for each call: an Offline query's hold tens of
+        May empty the lists, which LoadGen creates for each call: an Offline query's hold tens of
         millions of numbers of 40 bytes. The first eighth is given back early, so that the latencies
         that LoadGen notes meanwhile (8 bytes each) need no memory on top.
         """
