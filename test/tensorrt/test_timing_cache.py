@@ -47,7 +47,7 @@ def test_damaged_timings_are_made_anew(build_fake, tmp_path, spoil):
     assert len(notes) == 1
     assert str(cache) in notes[0]
     assert ("refuses" if spoil == "refused" else "is damaged") in notes[0]
-    assert "made anew" in notes[0]
+    assert "it is replaced" in notes[0]
     if spoil != "refused":  # what was written is whole again
         assert cache.read_bytes() == good
 
