@@ -141,7 +141,7 @@ def test_rebuild_after_a_change(cpu, ck, base):
 
 def test_sbom(cpu, repository, tmp_path):
     file = tmp_path / "bom.json"
-    script = repository / ".ci" / "sbom.py"
+    script = repository / "tools" / "sbom.py"
     subprocess.run([sys.executable, script, f"ctuning/{CPU}", file], check=True)
     bom = json.loads(file.read_text())
     assert bom["bomFormat"] == "CycloneDX"
@@ -156,11 +156,10 @@ def test_sbom(cpu, repository, tmp_path):
     assert "error: no SBOM of localhost/none:none" in failed.stderr
 
 
-def test_the_readme(cpu, ck, repository, tmp_path):
-    """Its container commands, but the build, which is what `cpu` did."""
-    readme = (repository / "README.md").read_text()
-    (section,) = re.findall(r"^## Containers\n(.*?)^## ", readme, re.MULTILINE | re.DOTALL)
-    blocks = re.findall(r"^```bash\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+def test_the_page_on_containers(cpu, ck, repository, tmp_path):
+    """Its commands, but the build, which is what `cpu` did."""
+    page = (repository / "docs" / "containers.md").read_text()
+    blocks = re.findall(r"^```bash\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     blocks.remove("ck build docker:${IMAGE}\n")
     script = "".join(blocks)
     for text, other in IN_PLACE_OF.items():
