@@ -215,4 +215,4 @@ def test_tensorrt_says_that_there_is_no_gpu(tensorrt):
 def test_another_tensorrt_than_the_base_has_is_refused(tensorrt):
     """The build's own command, asked for what its base has not: pip must not get another."""
     command = "PIP_NO_INDEX=1 ck install package --tags=lib,python-package,tensorrt-8 --quiet"
-    assert "tensorrt<9,>=8.6" in tensorrt.run(command, code=1).stderr
+    assert "tensorrt<9,>=8.6" in tensorrt.run(command, code=2).stderr
