@@ -35,5 +35,4 @@ def tests(session: nox.Session, version: str) -> None:
     session.run(*pip, "setuptools", "wheel", 'zombie-imp; python_version >= "3.12"')
     session.run(*pip, "-r", "requirements.txt", "-r", "requirements-test.txt")
     session.run(*pip, "--no-build-isolation", "ck==2.6.4")
-    session.run(*pip, "--no-build-isolation", "--no-deps", "-e", ".")
     session.run(python, "-m", "pytest", *session.posargs)
