@@ -4,8 +4,9 @@ import pytest
 from rich.console import Console
 
 from ck_mlperf.analyze.compare import compare_points
+from ck_mlperf.analyze.points import format_figure
 from ck_mlperf.analyze.runs import group_points
-from ck_mlperf.analyze.show import describe_load, format_number, show_answer, show_points
+from ck_mlperf.analyze.show import describe_load, show_answer, show_points
 from ck_mlperf.analyze.show_comparison import show_comparison
 
 WIDTH = 80
@@ -114,10 +115,10 @@ def test_an_answer_that_is_too_wide_is_a_line_for_each_value(console):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(15686.27, "15,686"), (999.96, "1000"), (484.05, "484.1"), (0.94186, "0.9419"), (0, "0")],
+    [(15686.27, "15,686"), (999.96, "1,000"), (484.05, "484.1"), (0.94186, "0.9419"), (0, "0")],
 )
 def test_numbers(value, text):
-    assert format_number(value) == text
+    assert format_figure(value) == text
 
 
 @pytest.mark.parametrize(

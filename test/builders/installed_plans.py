@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 
+BUILDS_PLANS = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec("tensorrt_rtx") is None,
+        reason="NOT RUN: needs TensorRT for RTX (pip install tensorrt-rtx-cu13)",
+    ),
+]
 DIGITS = "model,tensorrt,digits,converted-from-onnx"
 CASES = [("fp32", 4), ("tf32", 2), ("fp16", 32), ("int8", 1)]
 # What the first layer computes in, and so what the plan itself takes.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shlex
@@ -19,6 +18,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from ..builders.installed_plans import (
+    BUILDS_PLANS,
     check_plan,
     explain,
     install,
@@ -29,13 +29,7 @@ from ..builders.installed_plans import (
 __all__ = ["plans"]
 PROGRAM = "program:image-classification-tensorrt-loadgen-py"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("tensorrt_rtx") is None,
-        reason="NOT RUN: needs TensorRT for RTX (pip install tensorrt-rtx-cu13)",
-    ),
-]
+pytestmark = BUILDS_PLANS
 
 
 def write_tiny(folder: Path, seed: int = 0) -> str:

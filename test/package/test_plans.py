@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import re
 import shlex
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ..builders.installed_plans import (
+    BUILDS_PLANS,
     CASES,
     DIGITS,
     NATIVE,
@@ -28,13 +28,7 @@ from ..builders.installed_plans import (
 __all__ = ["plans"]
 PROGRAM = "program:image-classification-tensorrt-loadgen-py"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("tensorrt_rtx") is None,
-        reason="NOT RUN: needs TensorRT for RTX (pip install tensorrt-rtx-cu13)",
-    ),
-]
+pytestmark = BUILDS_PLANS
 
 
 @pytest.mark.parametrize(("precision", "batch"), CASES)

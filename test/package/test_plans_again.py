@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import zipfile
@@ -10,6 +9,7 @@ import zipfile
 import pytest
 
 from ..builders.installed_plans import (
+    BUILDS_PLANS,
     DIGITS,
     explain,
     install,
@@ -20,13 +20,7 @@ from ..builders.installed_plans import (
 __all__ = ["plans"]
 PROGRAM = "program:image-classification-tensorrt-loadgen-py"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("tensorrt_rtx") is None,
-        reason="NOT RUN: needs TensorRT for RTX (pip install tensorrt-rtx-cu13)",
-    ),
-]
+pytestmark = BUILDS_PLANS
 
 
 @pytest.mark.parametrize(("part", "value"), [("version", "1.0.0.1"), ("source_sha256", "0" * 64)])

@@ -87,7 +87,6 @@ def start_build(library_environment) -> Callable[..., subprocess.Popen[str]]:
         request: BuildRequest,
         *more: str,
         path: Path | None = None,
-        module: str = "build",
         **environment: str,
     ) -> subprocess.Popen[str]:
         options = {
@@ -97,7 +96,7 @@ def start_build(library_environment) -> Callable[..., subprocess.Popen[str]]:
             "--max-batch": request.max_batch,
             "--flavour": request.flavour,
         }
-        command = [sys.executable, "-m", f"ck_mlperf.tensorrt.{module}"]
+        command = [sys.executable, "-m", "ck_mlperf.tensorrt.build"]
         command += [str(word) for pair in options.items() for word in pair]
         command += more
         folders = [library_environment["PYTHONPATH"], *([str(path)] if path else [])]

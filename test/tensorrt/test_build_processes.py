@@ -26,7 +26,7 @@ def test_command_lines(rtx, make_request, start_build):
     assert process.returncode == 0, messages
     assert "built with TensorRT for RTX" in out
     assert "building model.plan: Building engine\n" in messages
-    process = start_build(request, module="why")
+    process = start_build(request)
     out, messages = process.communicate(timeout=60)
     assert process.returncode == 0, messages
     assert out.startswith(f"{request.output}: reused because all 20 parts")

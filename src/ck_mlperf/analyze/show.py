@@ -20,6 +20,7 @@ from ck_mlperf.analyze.flags import (
     list_values,
     measure_spread,
 )
+from ck_mlperf.analyze.points import format_figure
 from ck_mlperf.analyze.runs import Point, Run, group_points
 
 # By these, points are shown under one heading.
@@ -103,15 +104,10 @@ def plain(text: str) -> str:
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def format_number(value: float) -> str:
-    """To four significant digits at least: 15,686 / 484.1 / 0.9419."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
 def describe_load(configuration: dict[str, Any]) -> str:
     """What LoadGen sends, in a word."""
     if configuration["scenario"] == "Server":
-        return f"{format_number(configuration['target_qps'])}/s"
+        return f"{format_figure(configuration['target_qps'])}/s"
     if configuration["scenario"] == "MultiStream":
         return f"{configuration['samples_per_query']}"
     return "-" if configuration["scenario"] == "Offline" else "1"
@@ -152,13 +148,13 @@ def _format_point(number: int, point: Point, flags: Sequence[Flag]) -> list[str]
         column, name = TAILS[configuration["scenario"]]
         values = list_values(point, column)
         if values:
-            tail = f"p{name[:2]} {format_number(median(values) / 1e6)}"
+            tail = f"p{name[:2]} {format_figure(median(values) / 1e6)}"
     return [
         f"{'!' if is_doubtful else ''}{number}",
         configuration["scenario"],
         describe_load(configuration),
         str(configuration["batch"]),
-        format_number(median(rates)),
+        format_figure(median(rates)),
         f"{measure_spread(rates):.1%}" if len(rates) > 1 else "-",
         str(len(runs)),
         tail,

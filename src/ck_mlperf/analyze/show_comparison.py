@@ -10,7 +10,8 @@ from rich.console import Console
 
 from ck_mlperf.analyze.compare import LEVEL, Comparison, Pair
 from ck_mlperf.analyze.flags import FEWEST_RUNS, TAILS, find_flags, list_values
-from ck_mlperf.analyze.show import describe_load, format_number, lay_out, list_notes, plain
+from ck_mlperf.analyze.points import format_figure
+from ck_mlperf.analyze.show import describe_load, lay_out, list_notes, plain
 
 _MOST_VALUES = 4
 _ENOUGH_RUNS = 5
@@ -67,7 +68,7 @@ def _format_pair(number: int, pair: Pair) -> list[str]:
     for point in (pair.a, pair.b):
         values = list_values(point, pair.column)
         scale = 1e-6 if pair.column.endswith("_ns") else 1.0
-        cells += [format_number(median(values) * scale) if values else "-", str(len(values))]
+        cells += [format_figure(median(values) * scale) if values else "-", str(len(values))]
     ratio = f"{interval.ratio:.3f} ({interval.low:.3f}-{interval.high:.3f})" if interval else "-"
     return [*cells, pair.verdict, ratio]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from ck_mlperf.catalog.kernel import SOURCE, Catalog
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.machine.gpus import Gpu, find_gpus
+from ck_mlperf.machine.gpus import CUDA_LIBRARY, Gpu, find_gpus
 from ck_mlperf.tensorrt.names import MODULE, RTX_CAPABILITIES, RTX_TAG, make_flavour_tag
 
 # Asking may take a second, and a benchmark runs several times in one process.
@@ -101,7 +101,7 @@ def has_driver(find: Callable[[], list[Gpu]] = find_gpus_once) -> bool:
     if find():
         return True
     try:
-        ctypes.CDLL("libcuda.so.1")
+        ctypes.CDLL(CUDA_LIBRARY)
     except OSError:
         return False
     return True

@@ -44,13 +44,10 @@ from ck_mlperf.loadgen.engines.registry import (
     choose_engine,
     list_tags,
 )
-from ck_mlperf.loadgen.job import Job
+from ck_mlperf.loadgen.job import FAILURE, RECORD, REPORT, Job
 from ck_mlperf.loadgen.settings import RunSettings, read_settings
 
 JOB = "job.json"
-RECORD = "record.json"
-FAILURE = "failure.json"
-REPORT = "report.txt"
 
 _ANY_MODEL = {"model", "image-classification"}
 # CK writes values into a bash script, in double quotes at most.

@@ -7,11 +7,10 @@ import textwrap
 from pathlib import Path
 
 from ck_mlperf.commands.parser import Parser
+from ck_mlperf.loadgen.job import PROGRAM
 from ck_mlperf.loadgen.settings import list_help
 
 SUMMARY = "run one LoadGen test as a job file says, without CK"
-
-PROGRAM = "image-classification-tensorrt-loadgen-py"
 
 _DESCRIPTION = """\
 Run one LoadGen test as a job file says: the job that `ck run` left in the program's tmp folder, or

@@ -35,6 +35,7 @@ from ck_mlperf.explore.runs import (
     schedule_run,
 )
 from ck_mlperf.loadgen.engines.registry import ENGINES
+from ck_mlperf.loadgen.job import PROGRAM
 from ck_mlperf.loadgen.setting_types import Choice, Flag, Integer
 from ck_mlperf.loadgen.settings import (
     DEFAULT_BATCH_SIZE,
@@ -140,9 +141,7 @@ class Sweep:
         None,
         default="user.conf's, 10",
     )
-    program: str = option(
-        "NAME", "the CK program", one(ENTRY_NAME), "image-classification-tensorrt-loadgen-py"
-    )
+    program: str = option("NAME", "the CK program", one(ENTRY_NAME), PROGRAM)
     name: str = option(
         "NAME",
         "of the experiment",

@@ -49,6 +49,11 @@ class Job:
         return json.dumps(values, indent=2, default=str) + "\n"
 
 
+PROGRAM = "image-classification-tensorrt-loadgen-py"
+"""The CK program that runs jobs."""
+RECORD, REPORT, FAILURE = "record.json", "report.txt", "failure.json"
+"""What a run leaves beside LoadGen's logs; after an error only the last, {"exit_code": ...}."""
+
 _PATHS = ("model", "images", "loadgen_native")
 _TYPES = {field.name: str for field in fields(Job)} | dict(settings=dict, recipe=dict, deps=list)
 _TYPE_NAMES = {dict: "an object", list: "a list", str: "text"}

@@ -37,7 +37,7 @@ class Cpu(Struct, frozen=True):
 
 
 class Gpu(Struct, frozen=True):
-    """A GPU that nvidia-smi lists."""
+    """A GPU that NVML lists."""
 
     name: str
     """Its name."""
@@ -78,7 +78,7 @@ class Environment(Struct, frozen=True):
     memory_mib: Annotated[int, units.unit("MiB"), units.POSITIVE]
     """The machine's memory."""
     gpus: list[Gpu]
-    """NVIDIA GPUs that nvidia-smi lists."""
+    """NVIDIA GPUs that NVML lists."""
     os: str | None
     """Distribution and version."""
     kernel: str
@@ -147,7 +147,7 @@ class GpuConditions(Struct, frozen=True):
     cuda_device: units.Count
     """CUDA's number of it."""
     samples: units.Count
-    """Samples that nvidia-smi took."""
+    """Samples that were taken of it."""
     busy_samples: units.Count
     """Those of them in which the GPU was at work or may have been: its utilization was not 0."""
     sm_clock_mhz: Annotated[Spread, units.unit("MHz")] | None
@@ -174,6 +174,6 @@ class Conditions(Struct, frozen=True):
 
     cpu: CpuConditions
     gpu_interval_ms: units.Milliseconds
-    """Between nvidia-smi's samples."""
+    """Between two samples of a GPU."""
     gpus: list[GpuConditions]
-    """The GPUs that the engines ran on; empty: none, or nvidia-smi does not work."""
+    """The GPUs that the engines ran on; empty: none, or NVML does not work."""

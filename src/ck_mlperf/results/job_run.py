@@ -16,7 +16,7 @@ from ck_mlperf.common.files import hash_file, write_file
 from ck_mlperf.images.preprocessed import PreprocessedSet, load_preprocessed
 from ck_mlperf.loadgen.engines import make_engine
 from ck_mlperf.loadgen.harness.native import choose_interface
-from ck_mlperf.loadgen.job import Job, read_job
+from ck_mlperf.loadgen.job import FAILURE, RECORD, REPORT, Job, read_job
 from ck_mlperf.loadgen.one_test import RunOutcome, remove_logs, run_test
 from ck_mlperf.loadgen.resolve import resolve_devices, resolve_settings
 from ck_mlperf.machine.environment import describe_environment
@@ -35,7 +35,6 @@ from ck_mlperf.results.report import describe_run, format_report
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 LOG_DIR = Path()
-RECORD, REPORT, FAILURE = Path("record.json"), Path("report.txt"), Path("failure.json")
 
 
 def run_program(path: Path, program: str) -> NoReturn:
@@ -54,14 +53,14 @@ def run_program(path: Path, program: str) -> NoReturn:
             remove_results()
             with contextlib.suppress(OSError):  # a full disk: the error is on stderr already
                 # CK does not tell its hooks how the program ended.
-                write_file(FAILURE, json.dumps({"exit_code": code}))
+                write_file(Path(FAILURE), json.dumps({"exit_code": code}))
 
 
 def remove_results() -> None:
     """Remove from the current folder what a run leaves."""
     remove_logs(LOG_DIR)
-    for path in (RECORD, REPORT, FAILURE):
-        path.unlink(missing_ok=True)
+    for name in (RECORD, REPORT, FAILURE):
+        Path(name).unlink(missing_ok=True)
 
 
 def run_and_report(path: Path, program: str) -> None:
@@ -70,8 +69,8 @@ def run_and_report(path: Path, program: str) -> None:
     job = read_job(path)
     record = run_job(job, program)
     report = format_report(record, job.settings.silent, job.settings.verbose)
-    write_file(REPORT, report)
-    write_record(record, RECORD)
+    write_file(Path(REPORT), report)
+    write_record(record, Path(RECORD))
     print(report.partition("\n")[2], end="")  # its first line was printed before the test
 
 

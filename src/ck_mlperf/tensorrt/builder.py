@@ -1,4 +1,4 @@
-"""Builds of plans in another process (`ck_mlperf.tensorrt.builds`), for who wants several."""
+"""Builds of plans in another process (`ck_mlperf.tensorrt.builds`), where TensorRT starts once."""
 
 from __future__ import annotations
 
