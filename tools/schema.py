@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from typing import Any
 
@@ -21,6 +22,8 @@ def make_record_schema() -> str:
     _, defs = msgspec.json.schema_components((record.Record, ModelRecipe), ref_template=_REF)
     parts = {**vars(facts), **vars(verdicts), **vars(record)}
     for name, schema in defs.items():
+        if "description" in schema:  # which Python 3.13 has without the indentation
+            schema["description"] = inspect.cleandoc(schema["description"])
         if name not in parts:
             continue  # of a model's recipe, which is declared elsewhere
         cls: type = parts[name]
