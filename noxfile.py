@@ -31,7 +31,7 @@ def tests(session: nox.Session, version: str) -> None:
     folder = Path(".nox") / version
     session.run(python, "-m", "venv", "--clear", str(folder))
     python = str(folder.resolve() / "bin" / "python")
-    pip = [python, "-m", "pip", "--disable-pip-version-check", "-q", "install"]
+    pip = [python, "-m", "pip", "--disable-pip-version-check", "-q", "install", "--no-compile"]
     session.run(*pip, "setuptools", "wheel", 'zombie-imp; python_version >= "3.12"')
     session.run(*pip, "-r", "requirements.txt", "-r", "requirements-test.txt")
     session.run(*pip, "--no-build-isolation", "ck==2.6.4")

@@ -4,7 +4,8 @@ set -eu
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 2; }
-pip() { .venv/bin/python -m pip --disable-pip-version-check -q "$@"; }
+# Python compiles what is imported: all of it, by pip, would be half of an installation's time.
+pip_install() { .venv/bin/python -m pip --disable-pip-version-check -q install --no-compile "$@"; }
 
 install() {
     case $PWD in *[!A-Za-z0-9_./+,@=-]*)
@@ -19,22 +20,53 @@ try:
 except ImportError:
     sys.exit("error: Python's venv module is missing; on Debian or Ubuntu: sudo apt-get install python3-venv")
 END
-    mkdir -p .ck
+    begin
+    [ -e .ck/installed ] || rm -rf .venv # what an interrupted installation left: pip cannot repair it
     wanted=$("$PYTHON" -c 'import sys; print(sys.version.split()[0])')
     if [ "$(.venv/bin/python -c 'import sys; print(sys.version.split()[0])' 2>/dev/null)" != "$wanted" ]; then
         say "Making a virtual environment with Python $wanted in .venv ..."
-        rm -rf .venv .ck/repos .ck/tools
+        # What CK installed was for the Python before; experiments stay.
+        rm -rf .ck/installed .venv .ck/repos/local/env .ck/tools
         "$PYTHON" -m venv .venv
+    elif is_newer .ck/installed requirements.txt pyproject.toml .ci/setup.sh; then
+        return
     fi
+    rm -f .ck/installed
     say "Installing CK, LoadGen and ONNX Runtime into .venv ..."
     # CK 2.6.4 builds from its sdist by importing itself, and imports `imp`, which Python 3.12 removed.
-    pip install setuptools wheel 'zombie-imp; python_version >= "3.12"' -r requirements.txt
-    pip install --no-build-isolation ck==2.6.4
-    pip install --no-build-isolation --no-deps -e .
+    pip_install setuptools wheel 'zombie-imp; python_version >= "3.12"' -r requirements.txt
+    pip_install --no-build-isolation ck==2.6.4
+    pip_install --no-build-isolation --no-deps -e .
     touch .ck/installed
 }
 
+# .ck/installed is there only while .venv is complete. One process at a time works on both: another
+# waits, and finds the work done.
+begin() {
+    mkdir -p .ck
+    exec 9>.ck/setup.lock
+    flock -n 9 || { say "Waiting for another make in this checkout ..."; flock 9; }
+}
+
+is_newer() { # FILE OTHER ...
+    newer=$1; shift
+    for file in "$@"; do [ "$newer" -nt "$file" ] || return 1; done
+}
+
+install_test() {
+    begin
+    if is_newer .ck/test-installed .ck/installed requirements-test.txt; then return; fi
+    mv .ck/installed .ck/installing
+    pip_install -r requirements-test.txt
+    # Types for mypy, without the library that they describe.
+    pip_install --no-deps tensorrt-stubs==10.13.0.35.1
+    .venv/bin/python tools/tensorrt_stubs.py
+    mv .ck/installing .ck/installed
+    touch .ck/test-installed
+}
+
 register() {
+    begin
     mkdir -p "$CK_REPOS" "$CK_TOOLS"
     ln -sfn "$PWD" "$CK_REPOS/ck-mlperf"
     quietly ck set kernel --var.check_missing_modules=no --var.skip_repo_requirements=yes
@@ -53,12 +85,7 @@ case ${1:-run} in
         export CK_REPOS CK_TOOLS PATH PYTHON
         install; register; sh .ci/first-run.sh ;;
     install) install ;;
-    install-test)
-        pip install -r requirements-test.txt
-        # Types for mypy, without the library that they describe.
-        pip install --no-deps tensorrt-stubs==10.13.0.35.1
-        .venv/bin/python tools/tensorrt_stubs.py
-        touch .ck/test-installed ;;
+    install-test) install_test ;;
     install-browser) # as root: what the tests marked `browser` need, which are skipped without
         if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then exit 0; fi
         apt-get update -qq

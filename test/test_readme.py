@@ -43,6 +43,8 @@ def test_links(repository):
 class Clone:
     """A clone of this checkout in an empty folder, for a user with an empty home."""
 
+    first_run_s: float
+
     def __init__(self, repository: Path, folder: Path) -> None:
         self.folder = folder / "ck-mlperf"
         self.home = folder / "home"
@@ -79,7 +81,10 @@ def clone(repository, tmp_path_factory) -> Clone:
 @pytest.fixture(scope="module")
 def first_run(clone) -> str:
     """What `make run` prints in the fresh clone."""
-    return clone.run("make run")
+    started = time.monotonic()
+    printed = clone.run("make run")
+    clone.first_run_s = time.monotonic() - started
+    return printed
 
 
 def test_make_run(clone, first_run):
@@ -94,7 +99,7 @@ def test_make_run(clone, first_run):
     assert first_run.splitlines()[-1].startswith("Next, ")
     started = time.monotonic()
     clone.run("make run")
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < clone.first_run_s / 2, "it installed again"
     # pip asks rustc for its version; where that is rustup's, it makes a folder of its own.
     written = set(os.listdir(clone.home)) - {".rustup"}
     assert not written, "make run wrote outside the checkout"

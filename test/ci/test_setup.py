@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -58,3 +59,91 @@ def test_a_python_of_another_version(checkout, tmp_path):
 
 def test_no_python_at_all(checkout):
     assert "no-such-python" in install(checkout(), python="no-such-python")
+
+
+# In place of a Python: it makes "virtual environments" that hold itself, and pip takes as long as
+# there is a file `wait`. $LOG gets a line for each of both; `stop` in its name kills the caller.
+STUB = """#!/bin/sh
+case $1$2 in
+    -c*) echo 3.11.0 ;;
+    -mvenv) echo venv >>"$LOG"; mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
+    -mpip)
+        echo pip >>"$LOG"
+        [ ! -e stop ] || kill -9 $PPID
+        while [ -e wait ]; do sleep 0.02; done ;;
+    *) cat >/dev/null ;;
+esac
+"""
+
+
+class Installer:
+    """Installs by a stand-in for Python in a checkout, and notes the steps of it."""
+
+    def __init__(self, folder: Path, tmp_path: Path) -> None:
+        self.folder, self.log, self.python = folder, tmp_path / "log", tmp_path / "python"
+        self.python.write_text(STUB)
+        self.python.chmod(0o755)
+        for name in ("requirements.txt", "pyproject.toml"):
+            (folder / name).touch()
+        for file in ("requirements.txt", "pyproject.toml", ".ci/setup.sh"):
+            os.utime(folder / file, (1, 1))
+
+    def start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["sh", ".ci/setup.sh", "install"],
+            cwd=self.folder,
+            env=os.environ | {"PYTHON": str(self.python), "LOG": str(self.log)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self) -> int:
+        process = self.start()
+        process.communicate()
+        return process.returncode
+
+    def read_log(self) -> list[str]:
+        return self.log.read_text().split()
+
+
+@pytest.fixture
+def installer(checkout, tmp_path) -> Installer:
+    return Installer(checkout(), tmp_path)
+
+
+def test_an_installation_that_was_interrupted_is_made_anew(installer):
+    stop = installer.folder / "stop"
+    stop.touch()
+    assert installer.run() == -signal.SIGKILL
+    assert installer.read_log() == ["venv", "pip"]
+    stop.unlink()
+    assert installer.run() == 0
+    assert installer.read_log() == ["venv", "pip", "venv", "pip", "pip", "pip"]
+    assert installer.run() == 0  # nothing to do
+    assert len(installer.read_log()) == 6
+
+
+def test_an_interrupted_upgrade_is_made_anew_and_keeps_experiments(installer):
+    experiment = installer.folder / ".ck/repos/local/experiment/mine"
+    assert installer.run() == 0
+    experiment.mkdir(parents=True)
+    os.utime(installer.folder / ".ck/installed", (0, 0))  # requirements.txt is newer
+    (installer.folder / "stop").touch()
+    assert installer.run() == -signal.SIGKILL
+    (installer.folder / "stop").unlink()
+    assert installer.run() == 0
+    assert installer.read_log()[4:] == ["pip", "venv", "pip", "pip", "pip"]
+    assert experiment.is_dir()
+
+
+def test_two_at_once_install_once(installer):
+    wait = installer.folder / "wait"
+    wait.touch()
+    with installer.start() as first:
+        while not (installer.folder / ".venv/bin/python").exists():
+            assert first.poll() is None
+        with installer.start() as second:
+            assert "Waiting for another make" in second.stderr.readline()
+            wait.unlink()
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert installer.read_log() == ["venv", "pip", "pip", "pip"]
