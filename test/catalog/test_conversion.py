@@ -36,7 +36,10 @@ def add_converted(kernel, precision: str, conversion: dict) -> None:
 
 
 def add_calibration(kernel, folder, digest: str, original: str = "original") -> None:
-    (folder / "manifest.json").write_text(json.dumps({"images_sha256": digest}))
+    manifest = {"format": 1, "dataset": "digits", "count": 500, "recipe": IMAGE, "opencv": "5.0"}
+    digests = dict.fromkeys(["labels_sha256", "source_list_sha256"], "0" * 64)
+    made = {**manifest, **digests, "images_sha256": digest}
+    (folder / "manifest.json").write_text(json.dumps(made))
     kernel.add("original", "dataset,calibration,digits,original")
     tags = "dataset,calibration,digits,preprocessed,using-opencv,side.28,crop.1000,inter.area,rgb8"
     kernel.add("images", f"{tags},aspect.keep", str(folder), deps={"dataset": original})

@@ -47,10 +47,10 @@ def hang_at(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Let workers that are started from now on decode this image forever."""
     decode = workers.decode_image
 
-    def hang(path: Path, *arguments: Any) -> None:
+    def hang(path: Path, *arguments: Any) -> str:
         if path.name == name:
             signal.pause()
-        decode(path, *arguments)
+        return decode(path, *arguments)
 
     monkeypatch.setattr(workers, "decode_image", hang)
 
@@ -77,10 +77,10 @@ def test_a_killed_run_goes_on_where_it_stopped(images, tmp_path, monkeypatch):
     made_again = tmp_path / "made again"
     decode = workers.decode_image
 
-    def record(path: Path, *arguments: Any) -> None:
+    def record(path: Path, *arguments: Any) -> str:
         with made_again.open("a") as file:
             file.write(f"{path.name}\n")
-        decode(path, *arguments)
+        return decode(path, *arguments)
 
     monkeypatch.setattr(workers, "decode_image", record)
     made = preprocess(images, out, RECIPE)

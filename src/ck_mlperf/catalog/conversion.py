@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ck_mlperf.catalog.calibration import (
     calibration_tags,
     find_calibration,
     obtain_calibration,
-    read_manifest,
 )
 from ck_mlperf.catalog.kernel import Catalog, Entry
 from ck_mlperf.catalog.request import ONNX, Request
 from ck_mlperf.catalog.source import obtain_source
 from ck_mlperf.catalog.step import Installation, Step
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.images.source import read_manifest
 
 
 class Conversion(Step):
@@ -35,7 +36,8 @@ class Conversion(Step):
         calibration: str = "",
         count: str = "",
     ) -> None:
-        super().__init__(catalog, request)
+        super().__init__(catalog)
+        self.request = request
         self.source = source
         self.calibration = calibration
         self.count = count
@@ -111,7 +113,7 @@ def judge_conversion(catalog: Catalog, conversion: Mapping[str, Any], source: En
         calibration = find_calibration(catalog, recipe)
         used = conversion.get("calibration") or {}
         if calibration:
-            digest = read_manifest(calibration)["images_sha256"]
+            digest = read_manifest(Path(calibration.path))["images_sha256"]
             faults += _compare("calibration.images_sha256", digest, used.get("images_sha256"))
         elif catalog.find(calibration_tags(recipe)[0]):
             faults.append("the calibration images that are registered now are others")

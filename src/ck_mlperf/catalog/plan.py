@@ -42,7 +42,8 @@ class PlanChain(Step):
     package = "model-tensorrt-convert-from-onnx"
 
     def __init__(self, catalog: Catalog, request: Request, python: str) -> None:
-        super().__init__(catalog, request)
+        super().__init__(catalog)
+        self.request = request
         self.python = python
 
     @classmethod

@@ -18,13 +18,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ck_mlperf.catalog.calibration import FIRST_IMAGES, preprocess
 from ck_mlperf.catalog.conversion import Conversion
 from ck_mlperf.catalog.host import has_driver
+from ck_mlperf.catalog.images import resolve_images
 from ck_mlperf.catalog.kernel import Catalog, Dep, Entry, fail
 from ck_mlperf.catalog.plan import PlanChain
 from ck_mlperf.catalog.request import (
-    CALIBRATION,
     CONVERTED,
     DEFAULT_MAX_BATCH,
     DEFAULT_SOURCE,
@@ -35,7 +34,6 @@ from ck_mlperf.catalog.request import (
 )
 from ck_mlperf.catalog.source import obtain_source
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.images.recipe import ImageRecipe
 from ck_mlperf.loadgen.engines.registry import (
     GPU,
     PLAN,
@@ -75,7 +73,7 @@ def prepare_run(catalog: Catalog, deps: Mapping[str, Dep], environment: Mapping[
             f"model {recipe['name']} has random weights and so no accuracy: run it with "
             "--env.CK_LOADGEN_MODE=PerformanceOnly"
         )
-    resolve_images(catalog, deps["images"], recipe)
+    resolve_images(catalog, deps["images"], deps["dataset"], recipe)
     lines = resolve_libraries(catalog, deps, engine, model)
     native = resolve_native(catalog, deps["loadgen-native"])  # before the deps are listed
     job = Job(
@@ -181,22 +179,6 @@ def check_pinned_plan(catalog: Catalog, entry: Entry, python: str) -> None:
             f"--deps.weights={entry.uid}: {entry.path} would be built otherwise now: "
             f"{'; '.join(faults)}. Give its tags in place of its UID, and it is built again"
         )
-
-
-def resolve_images(catalog: Catalog, dep: Dep, recipe: Mapping[str, Any]) -> None:
-    """Fill in the dep on the images, preprocessed as the model's recipe says."""
-    image = ImageRecipe.from_dict(recipe["image"])
-    asked = dep.tags
-    tags = asked | {recipe["dataset"], *image.tags()}
-    if not any(tag == "full" or tag.startswith(FIRST_IMAGES) for tag in asked):
-        tags.add("full")
-    refused = {CALIBRATION}  # its images have no labels
-    entry = catalog.find_one("images", tags, refused, dep.uid)
-    if entry is None:
-        entry = preprocess(catalog, tags - refused, recipe)
-    if refused & entry.tags:
-        raise UserError("the images are calibration images: they have no labels to compare with")
-    dep.take(entry, tags)
 
 
 def resolve_libraries(

@@ -12,12 +12,16 @@ from typing import Any
 
 from ck_mlperf.catalog.kernel import Catalog, Dep, dep_python
 from ck_mlperf.catalog.request import CONVERTED, list_option_tags, max_batch_tag
+from ck_mlperf.catalog.step import identify_path
+from ck_mlperf.images.layout import arrange_images
 from ck_mlperf.tensorrt.names import make_flavour_tag
 from ck_mlperf.tensorrt.plan_file import read_sidecar
 
 _State = tuple[int, int, int] | None
 # CK asks for the version of one file several times in a command: {files as they were: recipe}.
 _inspected: dict[tuple[str, _State, _State], dict[str, Any]] = {}
+# The same of images: {what the user has, as it was: the folder with labels}.
+_arranged: dict[tuple[str, _State], str] = {}
 
 
 def register(catalog: Catalog, softs: list[str], path: str, content: Any) -> str:
@@ -34,6 +38,31 @@ def register(catalog: Catalog, softs: list[str], path: str, content: Any) -> str
 def find_image_folder(path: str) -> str:
     """The folder of images that CK's users may also name by one of the images."""
     return os.path.abspath(os.path.dirname(path) if os.path.isfile(path) else path)
+
+
+def arrange_imagenet(catalog: Catalog, path: str) -> str:
+    """The folder of ImageNet's images with labels, for what a user has at `path`.
+
+    Once per state of it: CK asks several times in a command. What has to be made, links to the
+    images with their labels or an unpacked archive, is made in $CK_TOOLS. Raises UserError.
+    """
+    path = os.path.abspath(path)
+    state = (path, _describe_file(path))
+    if state not in _arranged:
+        tools = os.environ.get("CK_TOOLS") or os.path.expanduser("~/CK-TOOLS")  # as CK itself does
+        name = f"dataset-imagenet-val-{identify_path(path)}"
+        folder = arrange_images(Path(path), Path(tools, name), lambda: _obtain_labels(catalog))
+        _arranged[state] = str(folder)
+    return _arranged[state]
+
+
+def _obtain_labels(catalog: Catalog) -> Path:
+    """The folder of ImageNet's val.txt and synsets.txt; it is installed where it is not there."""
+    tags = {"dataset", "imagenet", "aux"}
+    entry = catalog.find_one("aux", tags)
+    if entry is None:
+        entry = catalog.install(catalog.load_package("dataset-imagenet-aux"), tags)
+    return Path(entry.path)
 
 
 def inspect_onnx(model: str, deps: Mapping[str, Dep]) -> dict[str, Any]:

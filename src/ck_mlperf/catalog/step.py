@@ -1,4 +1,4 @@
-"""A step of the chain from tags to a plan that CK installs, handed on to CK's hook.
+"""A step of the chain from tags to a plan or to images, handed on to CK's hook.
 
 CK calls back in the middle of an installation (`pre_path`): it knows the tags by then, and has not
 named the folder. What asked for the installation knows all that the hook needs, so it is handed
@@ -30,6 +30,11 @@ _Self = TypeVar("_Self", bound="Step")
 _handed_over: contextvars.ContextVar[Step | None] = contextvars.ContextVar("step", default=None)
 
 
+def identify_path(path: str) -> str:
+    """A short word for a file or folder, for the name of what is made from it."""
+    return hashlib.sha256(os.path.abspath(path).encode()).hexdigest()[:6]
+
+
 class Installation:
     """An installation whose folder CK has not named yet. What is set goes to CK."""
 
@@ -47,18 +52,22 @@ class Installation:
         return read_request(tags, default_source="" if dep.uid else DEFAULT_SOURCE)
 
     def set_name(self, source: Entry, words: Collection[str] = (), title: str = "") -> None:
-        """Give what is installed its tags, the source's and `words`, and a folder of its own.
+        """Give what is made from an ONNX file its tags, the source's and `words`, and a folder."""
+        name = re.sub(r"[^\w.+-]+", "_", source.recipe["name"])
+        digest = identify_path(source.path)
+        extra = sorted(set(words) - set(self.tags))
+        self.set_folder("-".join([name, digest, *extra]), {*words, *source_tags(source)}, title)
+
+    def set_folder(self, name: str, tags: Collection[str], title: str = "") -> None:
+        """Give what is installed further tags, and a folder of its own with `name` in its name.
 
         CK names the folder after the variations and extra tags that were given, not after deps.
         title: what CK's lists say beside the package's name.
         """
-        name = re.sub(r"[^\w.+-]+", "_", source.recipe["name"])
-        digest = hashlib.sha256(os.path.abspath(source.path).encode()).hexdigest()[:6]
-        extra = sorted(set(words) - set(self.tags))
-        self._customize["extra_suggested_path"] = "-" + "-".join([name, digest, *extra])
+        self._customize["extra_suggested_path"] = f"-{name}"
         if title:
             self._customize["package_extra_name"] = f" ({title})"
-        self.tags.extend(sorted({*words, *source_tags(source)} - set(self.tags)))
+        self.tags.extend(sorted(set(tags) - set(self.tags)))
 
 
 class Step(abc.ABC):
@@ -67,9 +76,8 @@ class Step(abc.ABC):
     package: str
     """The package that installs it."""
 
-    def __init__(self, catalog: Catalog, request: Request) -> None:
+    def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
-        self.request = request
 
     @classmethod
     def of(cls: type[_Self], installation: Installation) -> _Self:

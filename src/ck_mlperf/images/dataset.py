@@ -40,7 +40,7 @@ def read_image_list(
     path = labels_file or _find_labels_file(folder)
     listed = parse_labels(path, classes)
     names = [name for name, _ in listed]
-    present = _find_images(folder)
+    present = find_images(folder)
     unlabelled = sorted(present.difference(names))
     missing = [name for name in names if name not in present]
     if path.name.endswith(OFFICIAL_FILE) and present and not unlabelled:
@@ -69,7 +69,7 @@ def list_unlabelled(folder: Path) -> list[tuple[str, int]]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of images")
-    names = sorted(_find_images(folder))
+    names = sorted(find_images(folder))
     if not names:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise UserError(f"{folder}: no images ({suffixes}) in it. Give the folder that holds them")
@@ -124,7 +124,8 @@ def hash_image_list(listed: Sequence[tuple[str, int]]) -> str:
     return hashlib.sha256(format_labels(listed).encode()).hexdigest()
 
 
-def _find_images(folder: Path) -> set[str]:
+def find_images(folder: Path) -> set[str]:
+    """The names of the images in `folder`."""
     return {entry.name for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES}
 
 

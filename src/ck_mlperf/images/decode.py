@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,8 +37,10 @@ def library_versions(recipe: ImageRecipe) -> dict[str, str]:
     return versions
 
 
-def decode_image(path: Path, recipe: ImageRecipe, out: npt.NDArray[np.uint8]) -> None:
+def decode_image(path: Path, recipe: ImageRecipe, out: npt.NDArray[np.uint8]) -> str:
     """Decode, resize and crop the image at `path` into `out`, uint8 [side, side, 3].
+
+    Returns the sha256, in hex, of the file that was decoded.
 
     The pixels are those of the reference that the recipe follows:
     aspect keep: resize the short side to recipe.resized_side, the long one in proportion, rounded
@@ -68,6 +71,7 @@ def decode_image(path: Path, recipe: ImageRecipe, out: npt.NDArray[np.uint8]) ->
         cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=out)
     else:
         out[:] = pixels
+    return hashlib.sha256(data).hexdigest()
 
 
 def _fit(image: npt.NDArray[Any], recipe: ImageRecipe) -> npt.NDArray[Any]:

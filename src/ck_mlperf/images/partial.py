@@ -15,7 +15,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -23,7 +23,8 @@ from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.files import sync_folder
 from ck_mlperf.common.locks import hold_lock
 from ck_mlperf.images.dataset import MAP_FILE
-from ck_mlperf.images.preprocessed import IMAGES_FILE, MANIFEST_FILE, hash_row
+from ck_mlperf.images.preprocessed import IMAGES_FILE, RowDigests, hash_row
+from ck_mlperf.images.source import MANIFEST_FILE
 
 PROGRESS_FILE = "progress"
 # The workers of a killed run hold the lock until they notice, which takes milliseconds.
@@ -69,26 +70,35 @@ def open_partial(output: Path, plan: Mapping[str, Any]) -> Path:
     return partial
 
 
-def read_progress(partial: Path, states: Sequence[str]) -> dict[int, str]:
-    """The rows that an earlier run finished and that are still right: {row: digest}.
+def read_progress(partial: Path, states: Sequence[str]) -> dict[int, RowDigests]:
+    """The rows that an earlier run finished and that are still right.
 
-    states: of each source file, as `preprocess` describes it.
+    states: `Source.states`.
     """
     images = np.lib.format.open_memmap(partial / IMAGES_FILE, mode="r")
     try:
         lines = (partial / PROGRESS_FILE).read_text(encoding="ascii").splitlines()
     except FileNotFoundError:
         return {}
-    found: dict[int, str] = {}
+    rows = {f"{row} {state}": row for row, state in enumerate(states)}
+    found: dict[int, RowDigests] = {}
     for line in lines:
-        row_text, _, rest = line.partition(" ")
-        state, _, digest = rest.rpartition(" ")
-        if not row_text.isdigit() or int(row_text) >= len(states):
-            continue  # the last line of a killed run may be cut off
-        row = int(row_text)
-        if state == states[row] and digest == hash_row(images[row]):
-            found[row] = digest
+        which, *digests = line.rsplit(" ", 2)
+        row = rows.get(which)
+        if row is None or len(digests[-1]) != 64:
+            continue  # the file has changed; or the last line of a killed run, which may be cut off
+        if digests[0] == hash_row(images[row]):
+            found[row] = RowDigests(*digests)
     return found
+
+
+def write_progress(
+    progress: IO[str], states: Sequence[str], made: Mapping[int, RowDigests]
+) -> None:
+    """Note the rows that are finished, in the file PROGRESS_FILE."""
+    for row, digests in made.items():
+        progress.write(f"{row} {states[row]} {digests.pixels} {digests.content}\n")
+    progress.flush()
 
 
 def publish(partial: Path, output: Path) -> None:

@@ -9,44 +9,41 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ck_mlperf.common.errors import UserError, run_main
 from ck_mlperf.common.files import write_file
-from ck_mlperf.images.dataset import (
-    DATASET_CLASSES,
-    MAP_FILE,
-    format_labels,
-    hash_image_list,
-    list_unlabelled,
-    read_image_list,
-)
+from ck_mlperf.images.dataset import DATASET_CLASSES, MAP_FILE, format_labels
 from ck_mlperf.images.decode import library_versions
+from ck_mlperf.images.originals import combine_digests, find_archive
 from ck_mlperf.images.partial import (
     PROGRESS_FILE,
     lock_output,
     open_partial,
     publish,
     read_progress,
+    write_progress,
 )
 from ck_mlperf.images.preprocessed import (
-    FORMAT,
     IMAGES_FILE,
-    MANIFEST_FILE,
     PreprocessedSet,
+    RowDigests,
     hash_rows,
     load_preprocessed,
 )
 from ck_mlperf.images.recipe import ASPECTS, CHANNEL_ORDERS, INTERPOLATIONS, ImageRecipe
+from ck_mlperf.images.source import FORMAT, MANIFEST_FILE, Source, read_source
 from ck_mlperf.images.workers import decode_rows
 
 _SYNC_PERIOD_S = 0.25
+
+_Made = dict[int, RowDigests]
 
 
 def preprocess(
@@ -70,85 +67,70 @@ def preprocess(
     """
     if source.resolve() == output.resolve():
         raise UserError(f"{output}: the output cannot be the folder of the images")
-    if labelled:
-        listed = read_image_list(source, labels_file, DATASET_CLASSES[dataset])
-    else:
-        listed = list_unlabelled(source)
-    kept = listed[:first]
-    if first is not None and not 1 <= first <= len(listed):
-        raise UserError(f"first {first} images wanted: {source} has {len(listed)}")
-    states = [_describe_file(source / name) for name, _ in kept]
+    images = read_source(source, dataset, labels_file, first, labelled)
     plan = {
         "format": FORMAT,
-        "dataset": dataset,
-        "count": len(kept),
+        **images.facts,
         "recipe": recipe.to_dict(),
-        "labels_sha256": hash_image_list(kept),
-        "source_list_sha256": hash_image_list(listed),
-        "source_count": len(listed),
-        **({} if labelled else {"labelled": False}),
         **library_versions(recipe),
     }
-    manifest = {
-        **plan,
-        "source_files_sha256": hashlib.sha256(
-            "".join(
-                f"{name} {state}\n" for (name, _), state in zip(kept, states, strict=True)
-            ).encode()
-        ).hexdigest(),
-    }
+    manifest: dict[str, Any] = {**plan, "source_state_sha256": images.state_sha256}
     output.mkdir(parents=True, exist_ok=True)
     with lock_output(output):
         with contextlib.suppress(UserError):  # absent, unfinished or damaged
             done = load_preprocessed(output)
             if manifest.items() <= done.manifest.items():
-                return done
+                _write_manifest(output, source, done.manifest)
+                return load_preprocessed(output)
         partial = open_partial(output, plan)
-        names = [name for name, _ in kept]
-        digests = _fill_array(source, partial, names, states, recipe, workers, show_progress)
-        manifest["images_sha256"] = hash_rows(digests)
-        write_file(partial / MAP_FILE, format_labels(kept))
-        write_file(partial / MANIFEST_FILE, json.dumps(manifest, indent=2) + "\n")
+        digests = _fill_array(source, partial, images, recipe, workers, show_progress)
+        manifest["images_sha256"] = hash_rows(row.pixels for row in digests)
+        contents = [row.content for row in digests]
+        manifest["source_files_sha256"] = combine_digests(
+            dict(zip(images.names, contents, strict=True))
+        )
+        write_file(partial / MAP_FILE, format_labels(images.kept))
+        _write_manifest(partial, source, manifest)
         publish(partial, output)
     return load_preprocessed(output)
 
 
-def _describe_file(path: Path) -> str:
-    """Size in bytes and time of change in ns: they differ when a source file has changed."""
-    status = path.stat()
-    return f"{status.st_size} {status.st_mtime_ns}"
+def _write_manifest(folder: Path, source: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest, with the archive that the images in `source` were compared with."""
+    archive = find_archive(source, manifest["source_files_sha256"])
+    noted = {"source_archive_sha256": archive} if archive else {}
+    write_file(folder / MANIFEST_FILE, json.dumps(manifest | noted, indent=2) + "\n")
 
 
 def _fill_array(
     source: Path,
     partial: Path,
-    names: Sequence[str],
-    states: Sequence[str],
+    images: Source,
     recipe: ImageRecipe,
     workers: int | None,
     show_progress: bool,
-) -> list[str]:
+) -> list[RowDigests]:
     """Make every row that is not there yet. Returns the digests of all rows."""
+    names, states, array = images.names, images.states, partial / IMAGES_FILE
     digests = read_progress(partial, states)
     todo = [row for row in range(len(names)) if row not in digests]
     with (
         (partial / PROGRESS_FILE).open("a", encoding="ascii") as progress,
-        (partial / IMAGES_FILE).open("r+b") as images,
+        array.open("r+b") as file,
     ):
         sync_at_s = time.monotonic() + _SYNC_PERIOD_S
-        steps = decode_rows(source, partial / IMAGES_FILE, names, recipe, todo, workers)
+        steps = decode_rows(source, array, names, recipe, todo, workers)
         for made in _show(steps, len(names), len(digests)) if show_progress else steps:
             digests.update(made)
-            progress.writelines(f"{row} {states[row]} {digest}\n" for row, digest in made.items())
-            progress.flush()
+            write_progress(progress, states, made)
             if time.monotonic() > sync_at_s:
                 # Now, while the workers go on: at the end it could take as long as all their work.
-                os.fdatasync(images.fileno())
+                os.fdatasync(file.fileno())
                 sync_at_s = time.monotonic() + _SYNC_PERIOD_S
     return [digests[row] for row in range(len(names))]
 
 
-def _show(steps: Iterator[dict[int, str]], total: int, done: int) -> Iterator[dict[int, str]]:
+def _show(steps: Iterator[_Made], total: int, done: int) -> Iterator[_Made]:
     """Pass `steps` on and show progress: a bar on a terminal, else a line every tenth."""
     from tqdm import tqdm
 

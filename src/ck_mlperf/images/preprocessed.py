@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +14,9 @@ import numpy.typing as npt
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.images.dataset import DATASET_CLASSES, MAP_FILE, hash_image_list, parse_labels
 from ck_mlperf.images.recipe import ImageRecipe
+from ck_mlperf.images.source import MANIFEST_FILE, read_manifest
 
-FORMAT = 1
 IMAGES_FILE = "images.npy"
-MANIFEST_FILE = "manifest.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +27,12 @@ class PreprocessedSet:
     labels: int32 [n], 0 to classes-1.
     names: the n source files' names.
     manifest: format, dataset, count, recipe, images_sha256 (see `hash_rows`), labels_sha256 (of
-    val_map.txt), source_list_sha256 (of the whole source list), source_count, source_files_sha256
-    (names, sizes and times of the source files), opencv and, where it was used, pillow (versions);
-    labelled: false where the labels mean nothing.
+    val_map.txt), source_list_sha256 (of the whole source list), source_count, opencv and, where it
+    was used, pillow (versions); labelled: false where the labels mean nothing. Of the files that
+    were decoded: source_files_sha256 (names and contents, see `originals.combine_digests`),
+    source_state_sha256 (names, sizes and times), source_archive_sha256 where they were compared
+    with an archive. In sets without a source_state_sha256, which earlier versions made,
+    source_files_sha256 is of names, sizes and times.
     """
 
     images: npt.NDArray[np.uint8]
@@ -49,7 +50,7 @@ def load_preprocessed(folder: Path, verify: bool = False) -> PreprocessedSet:
 
     Raises UserError where the set is absent or unfinished, or where its files do not fit together.
     """
-    manifest = _read_manifest(folder / MANIFEST_FILE)
+    manifest = read_manifest(folder)
     recipe = ImageRecipe.from_dict(manifest["recipe"])
     shape = (manifest["count"], recipe.side, recipe.side, 3)
     advice = f"Remove {folder} and preprocess again"
@@ -74,6 +75,13 @@ def load_preprocessed(folder: Path, verify: bool = False) -> PreprocessedSet:
     return PreprocessedSet(images, np.array(labels, np.int32), list(names), manifest)
 
 
+class RowDigests(NamedTuple):
+    """sha256 of one image's pixels and of the file that it was decoded from, in hex."""
+
+    pixels: str
+    content: str
+
+
 def hash_row(row: npt.NDArray[np.uint8]) -> str:
     """sha256 of one image's pixels, in hex."""
     return hashlib.sha256(row.data).hexdigest()
@@ -85,26 +93,3 @@ def hash_rows(digests: Iterable[str]) -> str:
     Not of the whole array: the workers hash while they decode, which saves a pass at the end.
     """
     return hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest()
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: not there, so {path.parent} is no finished preprocessed data set. "
-            "Preprocess the images first"
-        ) from None
-    except ValueError as error:
-        raise UserError(f"{path}: damaged ({error}). Preprocess the images again") from None
-    texts = ("images_sha256", "labels_sha256", "source_list_sha256", "opencv")
-    if (
-        not isinstance(manifest, dict)
-        or manifest.get("format") != FORMAT
-        or manifest.get("dataset") not in DATASET_CLASSES
-        or type(manifest.get("count")) is not int
-        or not isinstance(manifest.get("recipe"), dict)
-        or not all(isinstance(manifest.get(key), str) for key in texts)
-    ):
-        raise UserError(f"{path}: not a manifest of format {FORMAT}. Preprocess the images again")
-    return manifest

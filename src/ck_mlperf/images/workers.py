@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.images.decode import decode_image
-from ck_mlperf.images.preprocessed import IMAGES_FILE, hash_row
+from ck_mlperf.images.preprocessed import IMAGES_FILE, RowDigests, hash_row
 from ck_mlperf.images.recipe import ImageRecipe
 
 # Most rows per task. A task costs the parent 0.3 ms, which is then 0.4% of the time of its rows.
@@ -36,8 +36,8 @@ def decode_rows(
     recipe: ImageRecipe,
     todo: Sequence[int],
     workers: int | None,
-) -> Iterator[dict[int, str]]:
-    """Write the rows `todo` of the array at `images_path`; yields {row: digest} as they get done.
+) -> Iterator[dict[int, RowDigests]]:
+    """Write the rows `todo` of the array at `images_path`; yields {row: digests} as they get done.
 
     Row n is the image source/names[n]. workers: processes, by default one for each core.
     Raises UserError on a damaged image, and where a process is killed.
@@ -55,10 +55,10 @@ def decode_rows(
         initargs=(source, images_path, names, recipe),
     )
     with pool:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            futures = [pool.submit(_make_rows, rows) for rows in tasks]
         try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                futures = [pool.submit(_make_rows, rows) for rows in tasks]
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool:
@@ -115,13 +115,13 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _make_rows(rows: Sequence[int]) -> dict[int, str]:
+def _make_rows(rows: Sequence[int]) -> dict[int, RowDigests]:
     made = {}
     pixels = _Worker.pixels
     for row in rows:
-        decode_image(_Worker.source / _Worker.names[row], _Worker.recipe, pixels)
+        content = decode_image(_Worker.source / _Worker.names[row], _Worker.recipe, pixels)
         position = _Worker.first_byte + row * pixels.nbytes
         if os.pwrite(_Worker.images_fd, pixels.data, position) != pixels.nbytes:
             raise UserError(f"row {row} of {IMAGES_FILE} was not written completely: disk full?")
-        made[row] = hash_row(pixels)
+        made[row] = RowDigests(hash_row(pixels), content)
     return made
