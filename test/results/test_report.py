@@ -19,6 +19,7 @@ WHOLE = replace(
     count=50_000,
     used=50_000,
     source_list_sha256=load_rules()["dataset"]["list_sha256"],
+    known_by="contents",
 )
 
 
@@ -133,6 +134,9 @@ def test_a_valid_run_is_still_not_verified(real_run):
          replace(CPU, name="other", version="2", device="TensorRT lookalike"),
          "cifar10 (9 images, not ImageNet) | model digits on "
          "other 2 on TensorRT lookalike (not TensorRT)"),
+        (replace(WHOLE, known_by="names and labels only"), MODEL, CPU,
+         "ImageNet (50000 images, the validation set by names and labels only) | model digits on "
+         "ONNX Runtime CPU 1.32.0 (no GPU, not TensorRT)"),
         (replace(WHOLE, source_list_sha256="1" * 64), MODEL, CPU,
          "ImageNet (50000 images, not the whole validation set) | model digits on "
          "ONNX Runtime CPU 1.32.0 (no GPU, not TensorRT)"),

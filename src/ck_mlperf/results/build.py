@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from ck_mlperf.common.files import hash_file, write_file
+from ck_mlperf.images.originals import ARCHIVE_SHA256
 from ck_mlperf.loadgen.settings import VARIABLES, RunSettings
 from ck_mlperf.machine.facts import Conditions, Environment
 from ck_mlperf.results import record as parts
@@ -126,6 +127,13 @@ def describe_dataset(manifest: Mapping[str, Any], used: int) -> parts.Dataset:
 
     manifest: `PreprocessedSet.manifest`.
     """
+    files_sha256 = None
+    if "source_state_sha256" in manifest:  # else it is not of contents
+        files_sha256 = manifest["source_files_sha256"]
+    known_by = None
+    if manifest["source_list_sha256"] == load_rules()["dataset"]["list_sha256"]:
+        is_original = manifest.get("source_archive_sha256") == ARCHIVE_SHA256
+        known_by = "contents" if is_original else "names and labels only"
     return parts.Dataset(
         name=manifest["dataset"],
         count=manifest["count"],
@@ -134,6 +142,8 @@ def describe_dataset(manifest: Mapping[str, Any], used: int) -> parts.Dataset:
         source_list_sha256=manifest["source_list_sha256"],
         recipe=msgspec.convert(manifest["recipe"], parts.Preprocessing),
         libraries={name: manifest[name] for name in ("opencv", "pillow") if name in manifest},
+        source_files_sha256=files_sha256,
+        known_by=cast(parts.KnownBy | None, known_by),
     )
 
 

@@ -27,6 +27,7 @@ Scenario = Literal["SingleStream", "MultiStream", "Server", "Offline"]
 Mode = Literal["AccuracyOnly", "PerformanceOnly", "SubmissionRun", "FindPeakPerformance"]
 Weights = Literal["trained", "random"]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+KnownBy = Literal["contents", "names and labels only"]
 UtcTime = Annotated[str, Meta(pattern="^[0-9-]{10}T[0-9:]{8}[+]00:00$")]
 FileName = Annotated[str, Meta(pattern="^[^/]+$")]
 
@@ -219,6 +220,13 @@ class Dataset(Struct, frozen=True):
     recipe: Preprocessing
     libraries: dict[str, str]
     """Versions of the libraries that decided the pixels: opencv, pillow."""
+    source_files_sha256: Sha256 | None = None
+    """Of the names and contents of the files that the set was made from (see
+    ck_mlperf.images.originals.combine_digests); null: an earlier version made the set."""
+    known_by: KnownBy | None = None
+    """How it is known that the set is ImageNet's validation set. contents: its files are those of
+    ILSVRC2012_img_val.tar; names and labels only: nothing was there to compare contents with;
+    null: it is another set, or an earlier version made the record."""
 
 
 class Dep(Struct, frozen=True):

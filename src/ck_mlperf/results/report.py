@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from ck_mlperf.loadgen.engines.registry import find_by_name
 from ck_mlperf.results.record import Accuracy, Dataset, Engine, Model, Record
-from ck_mlperf.results.rules import is_whole_validation_set
+from ck_mlperf.results.rules import has_whole_list, is_whole_validation_set
 from ck_mlperf.results.verdicts import Check, LoadgenVerdict, RulesVerdict, Verdicts
 
 WIDTH = 80
@@ -71,6 +71,8 @@ def _describe_images(dataset: Dataset) -> str:
         return f"{dataset.name} ({used} images, not ImageNet)"
     if is_whole_validation_set(dataset):
         return f"ImageNet (the whole validation set, {used} images)"
+    if has_whole_list(dataset):
+        return f"ImageNet ({used} images, the validation set by names and labels only)"
     return f"ImageNet ({used} images, not the whole validation set)"
 
 

@@ -78,7 +78,12 @@ def judge(
 
 
 def is_whole_validation_set(dataset: Dataset) -> bool:
-    """Whether it is all of ImageNet's validation set."""
+    """Whether it is all of ImageNet's validation set, by the contents of its files."""
+    return has_whole_list(dataset) and dataset.known_by == "contents"
+
+
+def has_whole_list(dataset: Dataset) -> bool:
+    """Whether it has the names and labels of all of ImageNet's validation set."""
     wanted = load_rules()["dataset"]
     return (dataset.name, dataset.used, dataset.source_list_sha256) == (
         wanted["name"],
@@ -130,7 +135,7 @@ def _find_unofficial(
     known = find_by_name(engine.name)
     if known and known.runs_on == NOTHING:
         yield "no network ran: the null engine measures the harness"
-    if not is_whole_validation_set(dataset):
+    if not has_whole_list(dataset):
         wanted = rules["dataset"]
         yield (
             f"the images are {dataset.used:,} of {dataset.name}, "
@@ -159,7 +164,7 @@ def _judge_set(
         if result.scenario in rule.get("scenarios", (result.scenario,))
         and metrics.get(rule["metric"]) is not None
         # The accuracy to reach is that of the whole set: on other images it says nothing.
-        and (rule["part"] != "accuracy" or is_whole_validation_set(dataset))
+        and (rule["part"] != "accuracy" or has_whole_list(dataset))
     ]
     performance = _sum_up(checks, "performance") or "not measured"
     accuracy = _sum_up(checks, "accuracy") or (
