@@ -40,8 +40,9 @@ def arrange_images(
     needed. known: the sha256 of the archive whose images are noted to be the originals.
     Raises UserError.
     """
-    if given.is_file() and given.suffix.lower() in IMAGE_SUFFIXES:
-        given = given.parent  # one of the images stands for its folder
+    is_within = given.suffix.lower() in IMAGE_SUFFIXES or given.name in (MAP_FILE, OFFICIAL_FILE)
+    if given.is_file() and is_within:
+        given = given.parent  # a file of the folder stands for it
     if given.is_file():
         print(f"unpacking {given} to {made / 'unpacked'}", flush=True)
         unpack(given, made / "unpacked")
