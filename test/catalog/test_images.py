@@ -180,6 +180,21 @@ def test_each_original_has_a_folder_of_its_own(kernel):
         install(kernel, "")
 
 
+def test_mlperfs_calibration_list_is_picked_from_originals_that_are_named(kernel):
+    def pick(original: str) -> str:
+        customize: dict[str, str] = {}
+        dep = {"tags": "dataset,imagenet,val,original", "uoa": original}
+        request = {"ck_kernel": kernel, "deps": {"dataset": dep}, "tags": ["calibration"],
+                   "install_env": {}, "customize": customize}  # fmt: skip
+        resolve(Installation(request), {"resolve": "originals"})
+        assert dep["dict"] == kernel.entries[original]
+        return customize["extra_suggested_path"]
+
+    with pytest.raises(UserError, match=r"--deps\.dataset=second"):
+        pick("")
+    assert pick("first") != pick("second")
+
+
 def test_calibration_images_are_taken_only_where_they_are_asked_for(kernel):
     kernel.add("calibration", "dataset,imagenet,calibration,original")
     found, _ = Preprocessing(

@@ -73,6 +73,12 @@ def test_another_archive_is_refused(folder, archive, run_here):
     assert "that of ILSVRC2012_img_val.tar is c7e06a6c" in done.stderr
 
 
+def test_a_folder_without_images_has_no_digest(tmp_path, run_here):
+    done = run_here("images.originals", tmp_path)
+    assert done.returncode == 2
+    assert "no images in it" in done.stderr
+
+
 @pytest.mark.parametrize("note", ["", "[]", "{}", '{"files_sha256": 1}'])
 def test_a_note_that_is_none(folder, note):
     (folder / NOTE_FILE).write_text(note)

@@ -28,7 +28,29 @@ _FROM = "from."
 _ORIGINAL, _PREPROCESSED = "original", "preprocessed"
 
 
-class Preprocessing(Step):
+class FromOriginals(Step):
+    """What a package makes of registered originals, in a folder that tells which these are."""
+
+    def __init__(self, catalog: Catalog, original: Entry) -> None:
+        super().__init__(catalog)
+        self.original = original
+
+    @classmethod
+    def from_installation(cls, installation: Installation) -> FromOriginals:
+        dep = installation.deps["dataset"]
+        return cls(
+            installation.catalog,
+            obtain_original(installation.catalog, dep.tags, dep.uid, {CALIBRATION}),
+        )
+
+    def prepare(self, installation: Installation) -> dict[str, str]:
+        installation.deps["dataset"].take(self.original, installation.deps["dataset"].tags)
+        digest = identify_path(self.original.path)
+        installation.set_folder(digest, {f"{_FROM}{digest}"}, f"of {self.original.path}")
+        return {}
+
+
+class Preprocessing(FromOriginals):
     """A preprocessed set of registered originals.
 
     tags: the set's. recipe: the model's, None where `ck install` names its options.
@@ -43,9 +65,8 @@ class Preprocessing(Step):
         original: Entry,
         recipe: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(catalog)
+        super().__init__(catalog, original)
         self.tags = set(tags)
-        self.original = original
         self.recipe = recipe
 
     @classmethod
@@ -78,12 +99,6 @@ class Preprocessing(Step):
         for fault in faults:
             print(f"preprocessing again: {fault}", flush=True)
         return self._install(self.tags, self._list_options(), {"dataset": self.original.uid})
-
-    def prepare(self, installation: Installation) -> dict[str, str]:
-        installation.deps["dataset"].take(self.original, installation.deps["dataset"].tags)
-        digest = identify_path(self.original.path)
-        installation.set_folder(digest, {f"{_FROM}{digest}"}, f"of {self.original.path}")
-        return {}
 
     def _list_options(self) -> dict[str, str]:
         """The package's options, by the recipe: CK knows some values as variations, a run any."""

@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 from ck_mlperf.catalog.conversion import Conversion
-from ck_mlperf.catalog.images import Preprocessing
+from ck_mlperf.catalog.images import FromOriginals, Preprocessing
 from ck_mlperf.catalog.kernel import Dep, dep_python
 from ck_mlperf.catalog.plan import PlanChain
 from ck_mlperf.catalog.step import Installation, Step
@@ -34,6 +34,7 @@ from ck_mlperf.common.errors import UserError
 STEPS: Mapping[str, type[Step]] = {
     "conversion": Conversion,
     "images": Preprocessing,
+    "originals": FromOriginals,
     "plan": PlanChain,
 }
 

@@ -74,7 +74,7 @@ class Step(abc.ABC):
     """What is to be installed, and what is known of it."""
 
     package: str
-    """The package that installs it."""
+    """The package that installs it, where one step obtains another."""
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog

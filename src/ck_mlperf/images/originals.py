@@ -111,11 +111,17 @@ def main() -> None:
         help="compare them with ILSVRC2012_img_val.tar, and note in FOLDER that they agree",
     )
     options = parser.parse_args()
+    names = find_images(options.folder)
+    if not names:
+        raise UserError(
+            f"{options.folder}: no images in it. For folders of classes, give the folder of links "
+            "that `ck detect` has made of them"
+        )
     if options.archive:
         digest = compare_with_archive(options.folder, options.archive)
         print(f"{options.folder}: the images of {options.archive}")
     else:
-        digest = hash_images(options.folder, find_images(options.folder))
+        digest = hash_images(options.folder, names)
     print(digest)
 
 
