@@ -19,7 +19,8 @@ def read(record):
 
 
 def test_current_records_stay_as_they_are():
-    current = make_json(verdicts={"loadgen": {"interface": "native"}})
+    dataset = {"source_files_sha256": "1" * 64, "known_by": "contents"}
+    current = make_json(verdicts={"loadgen": {"interface": "native"}}, dataset=dataset)
     assert msgspec.to_builtins(read(current)) == current
 
 
@@ -31,6 +32,7 @@ def test_what_version_1_did_not_note():
     assert record.verdicts.loadgen.interface == "wheel"
     first["verdicts"]["loadgen"]["interface"] = "wheel"
     first["engine"]["devices"] = None
+    first["dataset"] |= {"source_files_sha256": None, "known_by": None}
     changed = {"schema_version": 2, "conditions": None}
     assert msgspec.to_builtins(record) == first | changed
 

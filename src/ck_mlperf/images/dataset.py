@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -126,7 +127,8 @@ def hash_image_list(listed: Sequence[tuple[str, int]]) -> str:
 
 def find_images(folder: Path) -> set[str]:
     """The names of the images in `folder`."""
-    return {entry.name for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES}
+    names = os.listdir(folder)  # not by Path: of 50,000 images, at the start of each run
+    return {name for name in names if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES}
 
 
 def _find_labels_file(folder: Path) -> Path:

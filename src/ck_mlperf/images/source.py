@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def read_source(
         "source_count": len(listed),
         **({} if labelled else {"labelled": False}),
     }
-    return Source(kept, facts, [_describe_file(folder / name) for name, _ in kept])
+    return Source(kept, facts, [_describe_file(os.path.join(folder, name)) for name, _ in kept])
 
 
 def find_changes(made: Path, folder: Path) -> list[str]:
@@ -141,6 +142,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _describe_file(path: Path) -> str:
-    status = path.stat()
+def _describe_file(path: str) -> str:
+    status = os.stat(path)
     return f"{status.st_size} {status.st_mtime_ns}"
