@@ -96,8 +96,10 @@ def test_images_may_be_named_as_a_set_or_as_originals(kernel):
 
 @pytest.mark.parametrize("images", ["first-set", "first"])
 def test_two_names_of_different_images(kernel, images):
+    (kernel.folder / "first" / "val_map.txt").unlink()  # nothing is looked at
     with pytest.raises(UserError, match="different images"):
         kernel.resolve(images=images, dataset="second")
+    assert not kernel.installed
 
 
 def test_what_cannot_be_measured_is_refused_with_what_is_wanted(kernel):

@@ -130,22 +130,21 @@ def resolve_images(catalog: Catalog, images: Dep, dataset: Dep, recipe: Mapping[
     tags = asked | {recipe["dataset"], *ImageRecipe.from_dict(recipe["image"]).tags()}
     if not any(tag == "full" or tag.startswith(FIRST_IMAGES) for tag in asked):
         tags.add("full")
-    wanted, pinned = {*dataset.tags, "val", recipe["dataset"]}, dataset.uid
+    wanted, original = {*dataset.tags, "val", recipe["dataset"]}, None
     named = catalog.load_pinned("images", images.uid) if images.uid else None
     if named:
         _check_named(named, recipe)
+        original = named if _ORIGINAL in named.tags else _find_originals(catalog, named)
+        if dataset.uid not in ("", original.uid if original else ""):
+            raise UserError(
+                f"--deps.images={named.uid} and --deps.dataset={dataset.uid} are of different "
+                "images: give one of the two"
+            )
     if named and _PREPROCESSED in named.tags:
-        entry, original = _renew(catalog, named, recipe)
-        fits = pinned in ("", original.uid if original else None)
+        entry = _renew(catalog, named, original, recipe)
     else:
-        fits = not named or pinned in ("", named.uid)
-        pinned = named.uid if named else pinned
+        pinned = named.uid if named else dataset.uid
         entry, original = _choose(catalog, tags, wanted, pinned, recipe)
-    if not fits:
-        raise UserError(
-            f"--deps.images={images.uid} and --deps.dataset={dataset.uid} are of different images: "
-            "give one of the two"
-        )
     images.take(entry, tags)
     if original and os.path.exists(original.path):
         dataset.take(original, wanted)
@@ -211,7 +210,7 @@ def _choose(
             advice = "Say which: add the first word of one of these lines"
             raise UserError(describe_ambiguity("images", wanted, choices, advice))
         if alone:
-            return _renew(catalog, choices[0], recipe)
+            return _renew(catalog, choices[0], None, recipe), None
     original = obtain_original(catalog, wanted, pinned, {CALIBRATION})
     return Preprocessing(catalog, tags, original, recipe).obtain(), original
 
@@ -238,17 +237,25 @@ def _check_named(entry: Entry, recipe: Mapping[str, Any]) -> None:
             )
 
 
-def _renew(catalog: Catalog, entry: Entry, recipe: Mapping[str, Any]) -> tuple[Entry, Entry | None]:
-    """(a preprocessed set, made again where its originals have changed; these where CK has them)"""
+def _find_originals(catalog: Catalog, entry: Entry) -> Entry | None:
+    """The originals that a preprocessed set was made from; None where CK has forgotten them."""
     source = find_source_path(catalog, entry)
-    tags = {tag for tag in entry.tags if not is_ck_tag(tag) and not tag.startswith(_FROM)}
-    for original in catalog.find({"dataset", _ORIGINAL, recipe["dataset"]}, {CALIBRATION}):
-        if original.path == source:
-            return Preprocessing(catalog, tags, original, recipe).obtain(), original
+    originals = catalog.find({"dataset", _ORIGINAL}, {CALIBRATION})
+    return next((original for original in originals if original.path == source), None)
+
+
+def _renew(
+    catalog: Catalog, entry: Entry, original: Entry | None, recipe: Mapping[str, Any]
+) -> Entry:
+    """A preprocessed set, made again where its originals have changed."""
+    if original:
+        tags = {tag for tag in entry.tags if not is_ck_tag(tag) and not tag.startswith(_FROM)}
+        return Preprocessing(catalog, tags, original, recipe).obtain()
+    source = find_source_path(catalog, entry)
     changes = find_changes(Path(entry.path), Path(source)) if source else []
     if changes:
         raise UserError(
             f"{entry.path}: {changes[0]}, and CK has forgotten it. Register it again: "
             f"`ck detect soft:dataset.NAME --full_path={source}`"
         )
-    return entry, None
+    return entry
