@@ -29,11 +29,14 @@ PROGRAM = "image-classification-tensorrt-loadgen-py"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put files with slow tests first: at the end no worker waits for another one's long file.
 
-    Tests that ask for a GPU are marked so.
+    Tests that ask for a GPU are marked so. Those of LoadGen's C++ interface are slow: it is reached
+    by ctypes, the same in every Python.
     """
     for item in items:
         if "gpu" in getattr(item, "fixturenames", ()):
             item.add_marker("gpu")
+        if hasattr(item, "callspec") and item.callspec.params.get("interface") == "native":
+            item.add_marker("slow")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 

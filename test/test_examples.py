@@ -46,6 +46,7 @@ def run_block(checkout: Path, environment: dict[str, str], number: int) -> str:
     return process.stdout
 
 
+@pytest.mark.slow
 def test_the_job_and_a_test_run_without_ck(checkout, library_environment):
     printed = run_block(checkout, library_environment, 0)
     assert "LATENCIES (in nanoseconds and fps)" in printed

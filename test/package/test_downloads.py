@@ -95,6 +95,7 @@ def clean(ck):
         ck("rm", "env:*", f"--tags={tags}", "--force", code=None)
 
 
+@pytest.mark.slow
 def test_imagenet_walk_with_a_model_of_1001_classes(clean, server):
     """The 500-image subset (here 3), its labels, and ResNet-50 (here a small network)."""
     ck, (folder, url) = clean, server
@@ -134,6 +135,7 @@ def check_plan_of_2019(ck) -> None:
     assert "reused" in ck("why", "loadgen", f"--tags={tags}").stdout
 
 
+@pytest.mark.slow
 def test_a_mirror_and_a_local_file_are_checked_too(clean, server):
     ck, (folder, url) = clean, server
     write_grey_classifier(folder / "resnet.onnx")
@@ -187,6 +189,7 @@ def test_a_hostile_archive_is_not_unpacked(ck, server, name):
     )
 
 
+@pytest.mark.slow
 def test_random_weights_are_for_performance_only(ck):
     flags = ["--dep_add_tags.weights=model,onnx,resnet50,random"]
     failed = ck("run", PROGRAM, *flags, code=2)
