@@ -166,6 +166,7 @@ def test_submission_run_is_both(run, interface):
     assert len(result.report["top5"]) == 300
 
 
+@pytest.mark.slow  # and in need of a quiet machine
 @both_interfaces
 def test_find_peak_performance(run, interface):
     # 10 ms for a batch of 4: no more than 400 queries per second.

@@ -18,7 +18,7 @@ from ck_mlperf.explore.worker import name_slot
 if TYPE_CHECKING:
     from ..conftest import CkHome
 
-SWEEP = ("--scenario=Offline", "--batch=1,2,4,8,16", "--repetitions=1", "--duration=2")
+SWEEP = ("--scenario=Offline", "--batch=1,2,4,8,16", "--repetitions=1", "--count=500")
 TIMEOUT_S = 240
 
 
