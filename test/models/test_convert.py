@@ -44,6 +44,7 @@ def test_the_recipe_of_the_result(source, make, calibration):
         "labels_offset": 0,
         "max_batch": None,
         "weights": "trained",
+        "source_md5": hash_file(source, "md5"),
     }
     libraries = conversion.pop("libraries")
     assert libraries["onnx"] == onnx.__version__
@@ -56,6 +57,7 @@ def test_the_recipe_of_the_result(source, make, calibration):
         "output": "class",
         "calibration": {
             "images_sha256": manifest["images_sha256"],
+            "source_list_sha256": manifest["source_list_sha256"],
             "count": 9,
             "method": CALIBRATION_METHOD,
         },

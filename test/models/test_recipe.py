@@ -32,6 +32,7 @@ def test_what_the_onnx_file_says_need_not_be_in_the_json(model):
         "labels_offset": 0,
         "max_batch": None,
         "weights": "trained",
+        "source_md5": hash_file(model, "md5"),
     }
 
 

@@ -159,6 +159,7 @@ def load_calibration(
     count = count or min(available, DEFAULT_COUNT)
     described = {
         "images_sha256": found.manifest["images_sha256"],
+        "source_list_sha256": found.manifest["source_list_sha256"],
         "count": count,
         "method": CALIBRATION_METHOD,
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.models.recognise import recognise
 
 if TYPE_CHECKING:
     import onnx
@@ -78,6 +79,7 @@ def read_onnx_facts(path: Path, stated: Mapping[str, Any]) -> dict[str, Any]:
     graph = load_onnx(path).graph
     facts = _read_input(path, graph, stated)
     facts.update(_read_output(path, graph, stated.get("output.name")))
+    facts["network"] = recognise(graph, facts["output.name"])
     return facts
 
 

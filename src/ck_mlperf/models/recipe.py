@@ -60,6 +60,8 @@ KEYS = (
 )
 # Only in the recipe of a file that `ck_mlperf.models.convert` made; plain JSON.
 OPTIONAL_KEY = "conversion"
+# What is found in the ONNX file as it was published; a converted file's recipe has it from there.
+SOURCE_KEYS = ("network", "source_md5")
 # Only in the recipe of a file whose input is int8.
 STEP_KEY = "input.step"
 _INT8_LEAST, _INT8_MOST = -128, 127
@@ -97,7 +99,11 @@ class ModelRecipe:
     max_batch: the most images in one batch, None where any number is fine; where the ONNX file
     fixes the batch, that size.
     conversion: how `ck_mlperf.models.convert` made the file: source_sha256, precision, input,
-    output, calibration (images_sha256, count, method, or None), libraries; None for other files.
+    output, calibration (images_sha256, source_list_sha256, count, method, or None), libraries; None
+    for other files.
+    network: one of `recognise.NETWORKS`, by the graph; None: another one, or a converted file of
+    before this was noted. source_md5: of the ONNX file as it was published, before any conversion;
+    None where it was not noted.
     """
 
     name: str
@@ -113,16 +119,18 @@ class ModelRecipe:
     weights: str
     format: int = FORMAT
     conversion: Mapping[str, Any] | None = dataclasses.field(default=None, hash=False)
+    network: str | None = None
+    source_md5: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as JSON holds it, complete; without `conversion` where that is None."""
+        """The recipe as JSON holds it, complete; without the last three where they are None."""
         data = dataclasses.asdict(self)
         if self.input.step is None:
             del data["input"]["step"]
         data["mean"], data["scale"] = list(self.mean), list(self.scale)
         keys = dict.fromkeys(key.split(".")[0] for key in KEYS)
-        if self.conversion is not None:
-            keys[OPTIONAL_KEY] = None
+        optional = (OPTIONAL_KEY, *SOURCE_KEYS)
+        keys.update((key, None) for key in optional if data[key] is not None)
         return {key: data[key] for key in keys}
 
     @classmethod
@@ -148,8 +156,12 @@ def load_model_recipe(onnx_path: Path) -> ModelRecipe:
     json_path = onnx_path.with_suffix(".json")
     stated = _read_json(json_path)
     facts = read_onnx_facts(onnx_path, stated)
+    if OPTIONAL_KEY in stated:  # they are its source's
+        facts.update({key: stated.get(key) for key in SOURCE_KEYS})
+    else:
+        facts["source_md5"] = hash_file(onnx_path, "md5")
     facts.update(_derive_labels(onnx_path, facts, stated))
-    for key in [key for key in KEYS if key in facts and key in stated]:
+    for key in [key for key in (*KEYS, *SOURCE_KEYS) if key in facts and key in stated]:
         if facts[key] != stated[key]:
             raise UserError(
                 f"{json_path} says {key} = {stated[key]!r}, but {onnx_path} says {facts[key]!r}. "
@@ -270,7 +282,7 @@ def _read_json(path: Path) -> dict[str, Any]:
             stated.update({f"{key}.{inner}": inner_value for inner, inner_value in value.items()})
         else:
             stated[key] = value
-    unknown = [key for key in stated if key not in (*KEYS, OPTIONAL_KEY, STEP_KEY)]
+    unknown = [key for key in stated if key not in (*KEYS, *SOURCE_KEYS, OPTIONAL_KEY, STEP_KEY)]
     if unknown:
         raise UserError(f"{path}: unknown {', '.join(unknown)}. Known: {', '.join(KEYS)}")
     for key, value in stated.items():
@@ -293,6 +305,8 @@ def _describe_wish(key: str, value: Any) -> str | None:
         return None if is_count else "a whole number, 1 or more"
     if key == "max_batch":
         return None if is_count or value is None else "a whole number, 1 or more, or null"
+    if key in SOURCE_KEYS:
+        return None if isinstance(value, str) else "a text"
     if key == OPTIONAL_KEY:
         return None if isinstance(value, dict) or value is None else "an object, or null"
     if key == STEP_KEY:

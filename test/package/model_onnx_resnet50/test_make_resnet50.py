@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from ck_mlperf.models.recipe import load_model_recipe, normalise
+from ck_mlperf.models.recognise import RESNET50_V1_5
 
 from ...builders.digits import PACKAGES
 from ...builders.in_process import run_script
@@ -40,6 +41,7 @@ def test_the_recipe_says_that_the_weights_are_random(model):
 
 
 def test_the_graph_is_that_of_resnet50_version_1_5(model):
+    assert load_model_recipe(model).network == RESNET50_V1_5
     graph = onnx.load(model).graph
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
     assert len(convolutions) == 53
