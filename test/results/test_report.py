@@ -28,6 +28,11 @@ def read_row(printed: str, title: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")][1:]
 
 
+def print_words(record) -> str:
+    """The report without its line breaks."""
+    return " ".join(format_report(record).split())
+
+
 def test_accuracy_between_rules(real_run):
     record = build_real_record(real_run("onnx", SCENARIO="Offline"))
     accuracy = Accuracy(top1_percent=75.2, top5_percent=None, good=376, total=500)
@@ -74,7 +79,11 @@ def test_verdicts_with_reasons_margins_and_advice(real_run):
     assert "MLPerf Inference v6.1, edge (current): performance rules NOT met" in printed
     assert "accuracy not checked in this run" in printed
     assert "a stand-in" in printed
-    assert re.search(r"NOT met \(-\d+\.\d%\): ran [\d.]+ s of 600 s: set CK_LOADGEN_DUR", printed)
+    assert (
+        "NOT met (-100.0%): min_duration was 0 s of 600 s: set CK_LOADGEN_DURATION=600" in printed
+    )
+    assert "v6.1, datacenter,edge (current): performance rules NOT met" in printed
+    assert "the same rules as MLPerf Inference v6.1, edge" in printed
     assert "set CK_LOADGEN_MULTISTREAMNESS=8" in printed
     assert "no round takes results" in printed
     assert printed.isascii()
@@ -108,9 +117,47 @@ def test_a_valid_run_is_still_not_verified(real_run):
     run = real_run(SCENARIO="SingleStream", MODE="PerformanceOnly", DURATION=0.2)
     record = build_real_record(run)
     rules = [replace(judged, valid=True, unofficial=[]) for judged in record.verdicts.rules]
-    printed = format_report(replace(record, verdicts=replace(record.verdicts, rules=rules)))
-    assert "all rules met, not verified by MLCommons" in printed
+    printed = print_words(replace(record, verdicts=replace(record.verdicts, rules=rules)))
+    assert "this run meets the rules for one run, not verified by MLCommons" in printed
+    assert "all rules met" not in printed
+    assert "a submission also needs: performance and accuracy in MultiStream, Offline" in printed
+    assert "TEST01 and TEST04 of each scenario" in printed
     assert "No official result" not in printed
+    rules = [replace(judged, not_closed=["other weights"]) for judged in rules]
+    printed = print_words(replace(record, verdicts=replace(record.verdicts, rules=rules)))
+    assert "this run meets the rules of the open division for one run" in printed
+    assert "The closed division does not take it: other weights" in printed
+
+
+def test_compliance_runs_are_called_that(real_run):
+    record = build_real_record(
+        real_run(SCENARIO="SingleStream", MODE="PerformanceOnly", DURATION=0.2)
+    )
+    for valid, compliance, title in (
+        (None, "TEST01", "compliance run TEST01, no fault found"),
+        (False, "TEST04", "compliance run TEST04, INVALID"),
+        (None, "unknown", "run by an audit.config, no fault found"),
+    ):
+        loadgen = replace(record.verdicts.loadgen, valid=valid, compliance=compliance)
+        verdicts = replace(record.verdicts, loadgen=loadgen)
+        for silent in (True, False):
+            printed = format_report(replace(record, verdicts=verdicts), silent=silent)
+            assert f"LoadGen {loadgen.version}: {title}\n" in printed
+            assert ": VALID" not in printed
+
+
+def test_margins_as_a_person_reads_them(real_run):
+    """A latency of 554 times the bound, not -55323.8%; and advice is given once."""
+    run = real_run("onnx", SCENARIO="Server", MODE="PerformanceOnly", TARGET_QPS=20000,
+                   DURATION=0.3)  # fmt: skip
+    printed = format_report(build_real_record(run))
+    assert re.search(
+        r"NOT met \([\d.,]+ times\): p99 is [\d.]+ ms, over the bound of 15 ms", printed
+    )
+    assert not re.search(r"-\d{4,}\.", printed)
+    assert printed.count("lower CK_LOADGEN_TARGET_QPS below") == 1
+    assert "set CK_LOADGEN_TARGET_QPS=" not in printed
+    assert printed.count("set CK_LOADGEN_BUFFER_SIZE") == 1
 
 
 @pytest.mark.parametrize(

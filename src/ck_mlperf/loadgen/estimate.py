@@ -4,7 +4,9 @@ LoadGen generates a test's queries in advance: as many as fill the duration at t
 (SingleStream, MultiStream) or the rate (Offline) that it is told to expect. Its defaults fit no
 machine, and a test that runs out of queries is INVALID. No rule depends on these figures. In Server
 the rate is what is tested, and LoadGen's default of 1 query/s tests nothing: half of the rate at
-which the engine answers single queries is a load that it should bear. Several engines are measured
+which the engine answers single queries is a load that it should bear. FindPeakPerformance begins at
+an eighth: LoadGen gives up where the first rate is too high, and doubles it in a moment. Several
+engines are measured
 at the same time, because they share the processor, memory and links; their rates are added.
 """
 
@@ -31,6 +33,7 @@ Clock = Callable[[], float]
 
 _SPEND_S = 0.3
 _SERVER_SHARE = 0.5
+_PEAK_SHARE = 0.125
 _FEWEST = 2  # the first may be slow
 # A query costs this much even with an engine that does nothing.
 _LEAST_LATENCY_S = 1e-6
@@ -38,7 +41,7 @@ _LEAST_LATENCY_S = 1e-6
 
 def needs_estimate(settings: RunSettings) -> bool:
     """Whether the expected latency or rate matters and the user has not given it."""
-    if settings.mode in ("AccuracyOnly", "FindPeakPerformance"):
+    if settings.mode == "AccuracyOnly":
         return False
     if settings.scenario in ("Server", "Offline"):
         return settings.target_qps is None and "target_qps" not in settings.conf
@@ -72,7 +75,8 @@ def set_estimate(
     )
     test.single_stream_expected_latency_ns = min(times) * 1e9
     test.multi_stream_expected_latency_ns = min(times) * 1e9
-    test.server_target_qps = _SERVER_SHARE * sum(1 / seconds for seconds in times)
+    share = _PEAK_SHARE if settings.mode == "FindPeakPerformance" else _SERVER_SHARE
+    test.server_target_qps = share * sum(1 / seconds for seconds in times)
 
 
 def measure_query(

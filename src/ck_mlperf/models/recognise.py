@@ -23,8 +23,25 @@ _EXPANSION = 4
 _CLASSES = (1000, 1001)  # 1001: with 'background', as TensorFlow's have it
 # What changes no structure. The first input is the data.
 _PASSED = frozenset(
-    "ArgMax BatchNormalization Cast Clip DequantizeLinear Dropout Flatten Identity LogSoftmax Pad "
-    "QuantizeLinear Relu Reshape Softmax Squeeze Transpose Unsqueeze".split()
+    {
+        "ArgMax",
+        "BatchNormalization",
+        "Cast",
+        "Clip",
+        "DequantizeLinear",
+        "Dropout",
+        "Flatten",
+        "Identity",
+        "LogSoftmax",
+        "Pad",
+        "QuantizeLinear",
+        "Relu",
+        "Reshape",
+        "Softmax",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    }
 )
 _ELEMENTWISE = frozenset(("Add", "Div", "Mul", "Sub", "Sum"))
 _SUMS = ("Add", "Sum")
@@ -47,7 +64,9 @@ class _Walk:
     """The graph, read from its output to its input."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
-        self._made_by = {name: node for node in graph.node for name in node.output if name}
+        self._made_by: dict[str, onnx.NodeProto] = {
+            name: node for node in graph.node for name in node.output if name
+        }
         self._shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
         for node in graph.node:  # constants that nodes make of constants: dequantised weights
             if node.op_type == "Constant":
@@ -105,7 +124,7 @@ class _Walk:
         sizes = sorted(size for size in shape if size != 1)
         if sizes not in [[classes, features] for classes in _CLASSES]:
             raise _OtherNetworkError
-        return node.input[0]
+        return str(node.input[0])
 
 
 def _match_resnet50(walk: _Walk, output: str) -> str:

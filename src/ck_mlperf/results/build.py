@@ -16,7 +16,7 @@ from ck_mlperf.images.originals import ARCHIVE_SHA256
 from ck_mlperf.loadgen.settings import VARIABLES, RunSettings
 from ck_mlperf.machine.facts import Conditions, Environment
 from ck_mlperf.results import record as parts
-from ck_mlperf.results.advice import advise_loadgen
+from ck_mlperf.results.advice import advise_loadgen, count_needed_queries
 from ck_mlperf.results.logs import LoadgenResult, Performance
 from ck_mlperf.results.rules import judge, load_rules
 from ck_mlperf.results.verdicts import InterfaceName, LoadgenVerdict, Verdicts
@@ -114,11 +114,23 @@ def describe_engine(engines: Sequence[Engine], batch: int) -> parts.Engine:
 
 def describe_model(recipe: ModelRecipe, sha256: str) -> parts.Model:
     """The record's part on a model. sha256: of the file that the engine read."""
+    known = load_rules()["model"]
+    conversion = recipe.conversion or {}
+    calibration = conversion.get("calibration") or {}
+    urls = {file["md5"]: file["url"] for file in known["files"]}
+    lists = {one["list_sha256"]: one["title"] for one in known["calibration_lists"]}
     return parts.Model(
         name=recipe.name,
         weights=cast(parts.Weights, recipe.weights),
         sha256=sha256,
         recipe=recipe.to_dict(),
+        network=recipe.network,
+        source=parts.WeightsSource(
+            sha256=conversion.get("source_sha256") if conversion else sha256,
+            md5=recipe.source_md5,
+            url=urls.get(recipe.source_md5),
+        ),
+        calibration_list=lists.get(calibration.get("source_list_sha256")),
     )
 
 
@@ -149,14 +161,18 @@ def describe_dataset(manifest: Mapping[str, Any], used: int) -> parts.Dataset:
 
 def _describe_verdict(result: LoadgenResult, outcome: RunOutcome) -> LoadgenVerdict:
     performance = result.performance
+    valid = performance.is_valid if performance else None
     return LoadgenVerdict(
         version=result.version,
         interface=cast(InterfaceName, outcome.interface),
-        valid=performance.is_valid if performance else None,
+        valid=None if result.compliance and valid else valid,
         reasons=performance.reasons if performance else [],
         advice=advise_loadgen(result) if performance else [],
         errors=result.errors,
         warnings=result.warnings,
+        not_met=performance.not_met if performance else None,
+        needed_queries=count_needed_queries(result) if performance else None,
+        compliance=result.compliance,
     )
 
 

@@ -12,13 +12,13 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.results.record import Counts, EarlyStopped, Latencies, Mode, Scenario, Throughput
-from ck_mlperf.results.verdicts import Message
+from ck_mlperf.results.verdicts import Compliance, Constraint, Message
 
 DETAIL_LOG = "mlperf_log_detail.txt"
 ACCURACY_LOG = "mlperf_log_accuracy.json"
@@ -44,9 +44,27 @@ _FLAGGED = re.compile(rb'"is_(error|warning)": true')
 # LoadGen prints a rate over no time as C++ does; JSON has no such number.
 _NOT_A_NUMBER = re.compile(rb'("value": )-?(nan|inf)\b')
 _PEAK = "FindPeakPerformance: Found peak performance field: "
+# loadgen.cc, StartTest.
+_AUDIT = "Found Audit Config file"
+# issue_query_controller.cc and loadgen.cc say in an error of the log what ended the queries.
+Ending = Literal["open queries", "max_query_count", "max_duration", "ran out", "no start"]
+_ENDINGS: dict[str, Ending] = {
+    "Too many outstanding queries": "open queries",
+    "Max query count reached": "max_query_count",
+    "Max test duration reached": "max_duration",
+    "Ran out of generated queries": "ran out",
+    "Initial lower bound does not satisfy": "no start",
+}
 _SAMPLE = re.compile(
     rb'\{ "seq_id" : \d{1,19}, "qsl_idx" : (\d{1,19}), "data" : "([0-9A-Fa-f]{8})" \}(,?)\n'
 )
+_MET: dict[Constraint, str] = {
+    "latency": "result_perf_constraints_met",
+    "duration": "result_min_duration_met",
+    "queries": "result_min_queries_met",
+    "early stopping": "early_stopping_met",
+}
+_LATE = "result_overlatency_query_count"
 # Longer lines exist (the list of loaded samples) and are passed over.
 _MAX_LINE_BYTES = 1 << 16
 _MAX_MESSAGES = 20
@@ -67,6 +85,10 @@ class Performance(msgspec.Struct, frozen=True):
     throughput: Throughput
     latencies_ns: Latencies
     early_stopped_ns: EarlyStopped
+    not_met: list[Constraint] = []
+    """LoadGen's constraints that were not met."""
+    late_queries: int | None = None
+    """Queries over the latency bound, in Server."""
 
 
 class LoadgenResult(msgspec.Struct, frozen=True):
@@ -81,6 +103,12 @@ class LoadgenResult(msgspec.Struct, frozen=True):
     """None in AccuracyOnly."""
     errors: list[Message]
     warnings: list[Message]
+    ending: Ending | None = None
+    """What ended the queries early: a limit of open queries, of queries or of time, or that LoadGen
+    had made no more ("ran out"). FindPeakPerformance ends where its first rate is too high already
+    ("no start"). None: nothing did."""
+    compliance: Compliance | None = None
+    """Which compliance test it is: an audit.config had set it up. None: it is none."""
 
     def get_number(self, name: str) -> float:
         """A setting in force; not a number where LoadGen's log has none of that name."""
@@ -101,6 +129,8 @@ def read_result(log_dir: Path) -> LoadgenResult:
     for key, value, metadata in _read_events(path):
         if key == "generic_message" and str(value).startswith(_PEAK):
             values["peak_qps"] = _parse_number(value.removeprefix(_PEAK))
+        if str(value).startswith(_AUDIT):
+            values["audit.config"] = True
         values[key] = value  # of a key that comes twice, the last: the performance part's
         for flag, messages in (("is_error", errors), ("is_warning", warnings)):
             if metadata.get(flag) is True and (str(value) in messages or len(messages) < 1000):
@@ -112,6 +142,7 @@ def read_result(log_dir: Path) -> LoadgenResult:
     except msgspec.ValidationError as error:
         raise log.refuse(f"unknown scenario or mode: {error}") from error
     log.get("power_end", str)  # the last thing that each part of a test writes before its results
+    endings = (ending for text, ending in _ENDINGS.items() if any(text in one for one in errors))
     return LoadgenResult(
         version=log.get("loadgen_version", str).split(" ")[0],
         scenario=scenario,
@@ -124,7 +155,16 @@ def read_result(log_dir: Path) -> LoadgenResult:
         performance=None if mode == "AccuracyOnly" else _read_performance(log, scenario),
         errors=_count(errors),
         warnings=_count(warnings),
+        ending=next(endings, None),
+        compliance=_find_compliance(values) if "audit.config" in values else None,
     )
+
+
+def _find_compliance(values: Mapping[str, Any]) -> Compliance:
+    """Which test an audit.config set up (mlcommons/inference, compliance/)."""
+    if values.get("effective_accuracy_log_sampling_target"):
+        return "TEST01"
+    return "TEST04" if values.get("effective_performance_issue_same") else "unknown"
 
 
 def read_answers(log_dir: Path) -> Iterator[tuple[int, int]]:
@@ -187,6 +227,10 @@ class _Values:
     def has(self, key: str) -> bool:
         return self._values.get(key) is not None
 
+    def is_met(self, key: str) -> bool:
+        """Whether a constraint holds; one that the scenario does not have does."""
+        return not self.has(key) or self.get(key, bool)
+
     def refuse(self, what: str) -> UserError:
         return UserError(
             f"{self._path}: {what}: not a detail log as LoadGen writes it. Run the test again"
@@ -218,6 +262,8 @@ def _read_performance(log: _Values, scenario: str) -> Performance:
     return Performance(
         is_valid=is_valid,
         reasons=[] if is_valid else list(_list_reasons(log, queries, duration_s, latencies_ns)),
+        not_met=[] if is_valid else [name for name, key in _MET.items() if not log.is_met(key)],
+        late_queries=log.get(_LATE, int) if log.has(_LATE) else None,
         duration_s=duration_s,
         counts=Counts(queries, queries * samples_per_query, samples_per_query),
         throughput=Throughput(
@@ -268,16 +314,21 @@ def _read_latencies(log: _Values, scenario: str) -> Latencies:
 def _list_reasons(
     log: _Values, queries: int, duration_s: float, latencies_ns: Latencies
 ) -> Iterator[str]:
-    if log.has("result_perf_constraints_met") and not log.get("result_perf_constraints_met", bool):
+    if not log.is_met(_MET["latency"]):
         bound_ms = log.get("effective_target_latency_ns", int) / 1e6
         yield f"99th percentile {latencies_ns.p99 / 1e6:.3f} ms is over {bound_ms:g} ms"
-    if not log.get("result_min_duration_met", bool):
+    if not log.is_met(_MET["duration"]):
         shortest_s = log.get("effective_min_duration_ms", int) / 1000
-        yield f"ran {duration_s:.3f} s of the {shortest_s:g} s of min_duration"
-    if not log.get("result_min_queries_met", bool):
+        scheduled_rate = "result_scheduled_samples_per_sec"
+        if log.has(scheduled_rate) and (rate := log.get(scheduled_rate, float)):
+            # In Server, sending ends before the last answer.
+            yield f"sent for {(queries - 1) / rate:.3f} s of the {shortest_s:g} s of min_duration"
+        else:
+            yield f"ran {duration_s:.3f} s of the {shortest_s:g} s of min_duration"
+    if not log.is_met(_MET["queries"]):
         fewest = log.get("effective_min_query_count", int)
         yield f"ran {queries} of the {fewest} queries of min_query_count"
-    if not log.get("early_stopping_met", bool):
+    if not log.is_met(_MET["early stopping"]):
         text = log.get("early_stopping_result", str).replace("*", " ")
         yield "early stopping: " + " ".join(text.split())
 

@@ -28,6 +28,7 @@ Mode = Literal["AccuracyOnly", "PerformanceOnly", "SubmissionRun", "FindPeakPerf
 Weights = Literal["trained", "random"]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 KnownBy = Literal["contents", "names and labels only"]
+Md5 = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
 UtcTime = Annotated[str, Meta(pattern="^[0-9-]{10}T[0-9:]{8}[+]00:00$")]
 FileName = Annotated[str, Meta(pattern="^[^/]+$")]
 
@@ -176,6 +177,17 @@ class Engine(Struct, frozen=True):
     not noted, as in the earliest records."""
 
 
+class WeightsSource(Struct, frozen=True):
+    """The ONNX file as it was published, from which the engine's file was made."""
+
+    sha256: Sha256 | None
+    """Of its content; null: not noted."""
+    md5: Md5 | None
+    """Of its content, for comparison with published ones; null: not noted."""
+    url: str | None
+    """Where MLPerf publishes a file of that md5; null: it is none of MLPerf's."""
+
+
 class Model(Struct, frozen=True):
     """The network."""
 
@@ -187,6 +199,13 @@ class Model(Struct, frozen=True):
     """Of the file that the engine read."""
     recipe: dict[str, Any]
     """The model's recipe: mean and scale in pixel units of 0 to 255, sides in pixels."""
+    network: str | None = None
+    """By its graph: resnet50-v1.5 or resnet50-v1; null: another one, or not noted."""
+    source: WeightsSource | None = None
+    """null: not noted."""
+    calibration_list: str | None = None
+    """Which of MLPerf's lists has the images that int8 was calibrated with; null: none of them, or
+    not int8."""
 
 
 class Preprocessing(Struct, frozen=True):

@@ -120,7 +120,7 @@ def _list_devices(engine: Engine) -> Iterator[str]:
 
 
 def _list_verdict_titles(verdicts: Verdicts) -> Iterator[str]:
-    if verdicts.loadgen.valid is not None:
+    if _has_verdict(verdicts.loadgen):
         yield _title_loadgen(verdicts.loadgen)
     for judged in verdicts.rules:
         if judged.checks:
@@ -129,20 +129,31 @@ def _list_verdict_titles(verdicts: Verdicts) -> Iterator[str]:
         yield "No official result, whatever the figures"
 
 
+def _has_verdict(loadgen: LoadgenVerdict) -> bool:
+    return loadgen.valid is not None or loadgen.compliance is not None
+
+
 def _title_loadgen(loadgen: LoadgenVerdict) -> str:
     way = " (C++ interface)" if loadgen.interface == "native" else ""
-    return f"LoadGen {loadgen.version}{way}: {'VALID' if loadgen.valid else 'INVALID'}"
+    verdict = "VALID" if loadgen.valid else "INVALID"
+    if loadgen.compliance is not None:
+        is_known = loadgen.compliance != "unknown"
+        verdict = f"compliance run {loadgen.compliance}" if is_known else "run by an audit.config"
+        verdict += ", no fault found" if loadgen.valid is None else ", INVALID"
+    return f"LoadGen {loadgen.version}{way}: {verdict}"
 
 
 def _summarise(judged: RulesVerdict) -> str:
-    if judged.valid:
-        return "all rules met, not verified by MLCommons"
-    return judged.summary
+    if not judged.valid:
+        return judged.summary
+    division = "of the open division " if judged.not_closed else ""
+    return f"this run meets the rules {division}for one run, not verified by MLCommons"
 
 
 def _list_verdicts(verdicts: Verdicts) -> Iterator[str]:
     loadgen, rules = verdicts.loadgen, verdicts.rules
-    if loadgen.valid is not None:
+    said = set(loadgen.advice)
+    if _has_verdict(loadgen):
         yield _title_loadgen(loadgen)
     for label, texts in (
         ("because: ", loadgen.reasons),
@@ -151,23 +162,39 @@ def _list_verdicts(verdicts: Verdicts) -> Iterator[str]:
     ):
         for text in texts:
             yield from _wrap(f"  {label}", text)
-    unofficial = rules[0].unofficial  # the same in all of them
-    if unofficial:
+    # These are the same in all of them.
+    if rules[0].unofficial:
         yield from _wrap(
-            "No official result, whatever the figures: ", "; ".join(unofficial), indent=2
+            "No official result, whatever the figures: ", "; ".join(rules[0].unofficial), indent=2
         )
+    if rules[0].not_closed:
+        yield from _wrap(
+            "The closed division does not take it: ", "; ".join(rules[0].not_closed), indent=2
+        )
+    before = None
     for judged in rules:
         if judged.checks:
-            yield from _describe_verdict(judged)
+            is_same = before is not None and judged.checks == before.checks
+            yield from _describe_verdict(judged, said, before if is_same else None)
+            before = judged
 
 
-def _describe_verdict(judged: RulesVerdict) -> Iterator[str]:
+def _describe_verdict(
+    judged: RulesVerdict, said: set[str], same: RulesVerdict | None
+) -> Iterator[str]:
+    """said: what advice has been given; what is given here is added. same: a verdict by the same
+    rules that was described before."""
     verdict = _summarise(judged)
     if judged.stand_in and not judged.valid:
         verdict += f"; a stand-in: {judged.stand_in}"
     yield from _wrap(f"{judged.title} ({judged.status}): ", verdict, indent=2)
     if judged.note:
         yield from _wrap("  note: ", judged.note)
+    if judged.valid and judged.also_needed:
+        yield from _wrap("  a submission also needs: ", "; ".join(judged.also_needed), indent=5)
+    if same:
+        yield f"  the same rules as {same.title}"
+        return
     result = judged.result
     if result.value is not None:
         figure = f"{result.name} {result.value:.6f}".rstrip("0").rstrip(".")
@@ -178,21 +205,33 @@ def _describe_verdict(judged: RulesVerdict) -> Iterator[str]:
     for check in judged.checks:
         if check.ok:
             continue
-        if check.metric.startswith("loadgen_"):  # what LoadGen says has been said above
+        if check.metric in ("loadgen_valid", "loadgen_errors"):  # that has been said above
             yield f"  NOT met: {check.name}"
             continue
-        margin = "" if check.margin is None else f" ({check.margin:+.1%})"
-        yield from _wrap(f"  NOT met{margin}: ", check.advice or "", indent=5)
+        margin = "" if check.margin is None else f" ({_describe_margin(check)})"
+        found, _, advice = (check.advice or "").partition(": ")
+        text = f"{found}: as above" if advice in said else f"{found}: {advice}"
+        said.add(advice)
+        yield from _wrap(f"  NOT met{margin}: ", text, indent=5)
 
 
 def _describe_check(check: Check) -> str:
     if not check.unit or not check.required:
         return check.name
     relation = {"at_least": "at least ", "at_most": "at most ", "equal": ""}[check.relation]
-    margin = "" if check.margin is None else f", {check.margin:+.1%}"
+    margin = "" if check.margin is None else f", {_describe_margin(check)}"
     return (
         f"{check.name} {check.measured:.9g} ({relation}{check.required:.9g} {check.unit}{margin})"
     )
+
+
+def _describe_margin(check: Check) -> str:
+    """The room left, +12.0% or -12.0%; where that is more than all of it, how many times it is."""
+    assert check.margin is not None
+    if check.measured is not None and check.measured >= 2 * check.required:
+        times = check.measured / check.required
+        return f"{times:,.0f} times" if times >= 100 else f"{times:.3g} times"
+    return f"{check.margin:+.1%}"
 
 
 def _wrap(label: str, text: str, indent: int | None = None) -> list[str]:

@@ -10,6 +10,8 @@ from ck_mlperf.common import units
 
 InterfaceName = Literal["wheel", "native"]
 Relation = Literal["at_least", "at_most", "equal"]
+Constraint = Literal["latency", "duration", "queries", "early stopping"]
+Compliance = Literal["TEST01", "TEST04", "unknown"]
 
 
 class Message(Struct, frozen=True):
@@ -27,7 +29,7 @@ class LoadgenVerdict(Struct, frozen=True):
     version: str
     """LoadGen's version."""
     valid: bool | None
-    """null: an accuracy run has none."""
+    """null: an accuracy run has none, nor has a compliance run in which LoadGen finds no fault."""
     reasons: list[str]
     """Why it is not valid."""
     advice: list[str]
@@ -39,6 +41,14 @@ class LoadgenVerdict(Struct, frozen=True):
     interface: InterfaceName = "wheel"
     """How queries reached it: by its Python module (wheel; so also where this is missing), or by
     its C++ interface (native)."""
+    not_met: list[Constraint] | None = None
+    """The constraints that were not met: latency (Server's bound), duration, queries (their
+    number), early stopping (too few queries for the percentile). null: an accuracy run has none,
+    or not noted."""
+    needed_queries: int | None = None
+    """About how many queries early stopping needs, where nothing but early stopping is not met."""
+    compliance: Compliance | None = None
+    """Which of MLPerf's compliance tests it was, by LoadGen's log; null: none."""
 
 
 class Figure(Struct, frozen=True):
@@ -89,13 +99,13 @@ class RulesVerdict(Struct, frozen=True):
     title: str
     """Its name."""
     status: Literal["current", "retired", "historic"]
-    """current: a round takes results by it; retired: MLPerf has dropped it for this network;
-    historic: of an early round."""
+    """current: a round takes results by it; historic: none does any more (older records also have
+    retired)."""
     note: str | None
     """What else to know of the set."""
     valid: bool
-    """Whether performance and accuracy are both met and nothing makes the run unofficial or the
-    rule a stand-in."""
+    """Whether the run meets the rules on performance and on accuracy, and nothing makes it
+    unofficial or the rule a stand-in. A submission needs more: see also_needed."""
     performance: Literal["met", "not met", "not measured"]
     """The rules on performance."""
     accuracy: Literal["met", "not met", "not checked", "not comparable"]
@@ -110,6 +120,10 @@ class RulesVerdict(Struct, frozen=True):
     result: Figure
     checks: list[Check]
     """The rules that were applied."""
+    not_closed: list[str] | None = None
+    """Why the closed division does not take the run; the open division may. null: not noted."""
+    also_needed: list[str] | None = None
+    """What a submission needs besides this run. null: not noted."""
 
 
 class Verdicts(Struct, frozen=True):

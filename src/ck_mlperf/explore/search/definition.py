@@ -23,7 +23,7 @@ from ck_mlperf.explore.schedule import DEFAULT_DURATION_S
 from ck_mlperf.explore.sweep import Sweep, read_sweep
 from ck_mlperf.loadgen.settings import DEFAULT_BATCH_SIZE, raise_problems
 from ck_mlperf.results.record import Record
-from ck_mlperf.results.rules import load_rules
+from ck_mlperf.results.rules import list_checks, load_rules
 
 LOADS = {
     "Server": "queries/s",
@@ -69,14 +69,14 @@ def read_rules(rules: str, scenario: str) -> Rules:
                 "Want --rules=v0.5"
             )
         return Rules(LOADGEN, (), "LoadGen's verdict")
-    sets = {rule_set["id"]: rule_set for rule_set in load_rules()["rule_sets"]}
+    table = load_rules()
+    sets = {rule_set["id"]: rule_set for rule_set in table["rule_sets"]}
     if rules not in sets:
         raise UserError(f"rules: '{rules[:50]}': want {LOADGEN} or one of {', '.join(sets)}")
     checks = [
         check
-        for check in sets[rules]["checks"]
-        if scenario in check.get("scenarios", (scenario,))
-        and (check["metric"] in _OF_LOAD or check["metric"] in _LATENCIES)
+        for check in list_checks(table, sets[rules], scenario)
+        if check["metric"] in _OF_LOAD or check["metric"] in _LATENCIES
     ]
     bounds = [
         f"{check['metric'].removesuffix('_ms')} at most {check['at_most']} ms"
