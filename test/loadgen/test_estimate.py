@@ -145,6 +145,12 @@ def test_what_loadgen_is_told(clock, scenario, engines, name, value):
     assert getattr(test, name) == pytest.approx(value)
 
 
+def test_the_search_for_the_peak_begins_where_the_bound_holds(clock):
+    """Not at LoadGen's 1 query/s, from which it takes minutes; nor at a rate that may be late."""
+    test = estimate([PacedEngine(clock)], clock, scenario="Server", mode="FindPeakPerformance")
+    assert test.server_target_qps == pytest.approx(62.5)
+
+
 class MeetingEngine(PacedEngine):
     """Its first batch ends once the others have begun theirs."""
 
@@ -176,7 +182,8 @@ def test_several_engines_are_measured_at_the_same_time(clock, scenario):
         (dict(scenario="Offline", target_qps=10.0), False),
         (dict(scenario="Server", conf={"target_qps": 10}), False),
         (dict(scenario="Server"), True),
-        (dict(scenario="Server", mode="FindPeakPerformance"), False),
+        (dict(scenario="Server", mode="FindPeakPerformance"), True),
+        (dict(scenario="Server", mode="FindPeakPerformance", target_qps=5.0), False),
         (dict(scenario="Offline", mode="AccuracyOnly"), False),
     ],
 )

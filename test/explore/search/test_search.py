@@ -30,6 +30,7 @@ class System:
         self.latency_ms = latency_ms
         self.fails: Callable[[Any], bool] = lambda c: False
         self.others_core_s = 0.0
+        self.needs: Callable[[Any], int] = lambda c: 0
         self.runs: list[ScheduledRun] = []
         self.left = 1000
 
@@ -52,6 +53,20 @@ class System:
         judged["checks"] = [
             judged["checks"][0] | {"metric": metric, "ok": ok} for metric, ok in met.items()
         ]
+        judged["checks"][0] |= {"name": "99th percentile", "measured": p99_ms, "unit": "ms"}
+        judged["checks"][0]["required"] = bound_ms
+        queries = int(run.environment.get("CK_LOADGEN_COUNT_OVERRIDE", 0)) or 1000
+        is_late = run.configuration.scenario == "Server" and p99_ms > 15
+        needs = self.needs(run.configuration)
+        loadgen = {"valid": not is_late and queries >= needs, "needed_queries": None}
+        if is_late:
+            loadgen["reasons"] = [
+                f"99th percentile {p99_ms} ms is over 15 ms",
+                "early stopping: no",
+            ]
+            loadgen["not_met"] = ["latency", "early stopping"]
+        elif queries < needs:
+            loadgen |= {"not_met": ["early stopping"], "needed_queries": needs}
         cpu = {"wall_s": 2.0, "cores": 2, "own_core_s": 3.0, "steal_core_s": 0.0}
         record = make_json(
             settings={
@@ -62,10 +77,8 @@ class System:
             conditions={"cpu": cpu | {"busy_core_s": 3.0 + self.others_core_s}, "gpus": []},
             latencies_ns={"p99": int(p99_ms * 1e6)},
             throughput={"samples_per_second": 100.0 + len(self.runs)},
-            verdicts={
-                "loadgen": {"valid": run.configuration.scenario != "Server" or p99_ms <= 15},
-                "rules": [judged],
-            },
+            counts={"queries": queries},
+            verdicts={"loadgen": loadgen, "rules": [judged]},
         )
         path = self.entry.folder / f"ckp-{len(list(self.entry.folder.iterdir())):016x}.0001.json"
         path.write_text(json.dumps({"characteristics_list": [{"run": record}]}))
@@ -81,6 +94,7 @@ class Explore:
         self.fails: Callable[[Any], bool] = lambda c: False
         self.left = 1000
         self.others_core_s = 0.0
+        self.needs: Callable[[Any], int] = lambda c: 0
         self.runs: list[ScheduledRun] = []
         (repository / "experiment" / NAME / ".cm").mkdir(parents=True)
         (repository / "experiment" / NAME / ".cm" / "meta.json").write_text("{}")
@@ -89,7 +103,7 @@ class Explore:
     def open(self, entry: Any, lock: int) -> Iterator[System]:
         system = System(entry, self.latency_ms)
         system.fails, system.left, system.runs = self.fails, self.left, self.runs
-        system.others_core_s = self.others_core_s
+        system.others_core_s, system.needs = self.others_core_s, self.needs
         yield system
 
     def __call__(self, *words: str, dry_run: bool = False) -> int:
@@ -118,6 +132,42 @@ def test_server(explore, capsys):
     first = explore.runs[1]
     assert first.environment["CK_LOADGEN_COUNT_OVERRIDE"] == "662"
     assert first.environment["CK_LOADGEN_DURATION"] == "10"
+
+
+def test_why_a_probe_was_invalid(explore, capsys):
+    explore.latency_ms = lambda c: 5 if (c.target_qps or 0) < 1000 else 40
+    assert explore("--scenario=Server", "--start=1500") == 0
+    said = capsys.readouterr().out
+    assert "run 1: INVALID (99th percentile 40 ms is over 15 ms), " in said
+    assert "early stopping: no" not in said
+    assert explore("--scenario=Server", "--start=1500", "--rules=v0.5") == 0
+    assert "INVALID (99th percentile 40 ms, over 15), " in capsys.readouterr().out
+
+
+def test_a_probe_of_too_few_queries_is_lengthened(explore, capsys):
+    """The load is not lowered for that: near the edge more queries are needed to tell."""
+    explore.latency_ms = lambda c: 5 if (c.target_qps or 0) < 1000 else 40
+    explore.needs = lambda c: 2000 if (c.target_qps or 0) > 900 else 0
+    assert explore("--scenario=Server", "--start=950") == 0
+    said = capsys.readouterr().out
+    below = max(rate for rate in list_rates(0.02) if rate < 1000)
+    assert f"the largest load that is VALID: {below:g} queries/s" in said
+    assert "662 queries are too few for the share that was late; again with 2500" in said
+    assert "repeated with more queries" in said
+    counts = {run.environment["CK_LOADGEN_COUNT_OVERRIDE"] for run in explore.runs}
+    assert counts == {"662", "2500"}
+    # What is there is not run again, the longer ones included.
+    before = len(explore.runs)
+    assert explore("--scenario=Server", "--start=950") == 0
+    assert len(explore.runs) == before
+
+
+def test_a_probe_is_not_lengthened_without_end(explore, capsys):
+    explore.needs = lambda c: 10**6 if (c.target_qps or 0) > 900 else 0
+    assert explore("--scenario=Server", "--start=800") == 0
+    said = capsys.readouterr().out
+    assert "INVALID (662 queries are too few for the share that was late)" in said
+    assert "again with" not in said
 
 
 def test_what_is_there_is_not_run_again(explore, capsys):
@@ -250,7 +300,7 @@ def test_dry_run(explore, capsys):
         ({"scenario": "Server", "start": "nan"}, "start: 'nan': want a number"),
         ({"scenario": "Server", "limit": "1e9"}, "limit: '1e9': want a whole number"),
         ({"scenario": "Server", "max_runs": "0"}, "max_runs: '0': want a whole number"),
-        ({"scenario": "Server", "rules": "mine"}, "want loadgen or one of edge, datacenter, v0.5"),
+        ({"scenario": "Server", "rules": "mine"}, "want loadgen or one of edge, datacenter-edge,"),
         ({"scenario": "MultiStream", "rules": "loadgen"}, "no latency bound in MultiStream"),
         ({"scenario": "MultiStream", "rules": "edge"}, "edge sets no bound that a load"),
         ({"scenario": "Server", "rules": "edge"}, "edge sets no bound that a load"),

@@ -24,6 +24,7 @@ from ck_mlperf.explore.sweep import Sweep, read_sweep
 from ck_mlperf.loadgen.settings import DEFAULT_BATCH_SIZE, raise_problems
 from ck_mlperf.results.record import Record
 from ck_mlperf.results.rules import list_checks, load_rules
+from ck_mlperf.results.verdicts import Check
 
 LOADS = {
     "Server": "queries/s",
@@ -34,6 +35,7 @@ LOADS = {
 
 # What a load can change. The other checks (duration, counts, images) do not depend on it.
 _OF_LOAD = ("loadgen_valid", "loadgen_errors")
+_EARLY = "early stopping:"
 _LATENCIES = ("p90_ms", "p99_ms", "early_stopped_p90_ms", "early_stopped_p99_ms")
 # Fewer queries are never VALID in Server, whatever the load (rules.json: early stopping, 99%).
 _LEAST_QUERIES = 662
@@ -56,8 +58,35 @@ class Rules:
         """Whether the run is VALID under these rules."""
         if self.id == LOADGEN:
             return bool(record.verdicts.loadgen.valid)
+        return not self._list_broken(record)
+
+    def explain(self, record: Record) -> str:
+        """Why a run is not VALID under these rules."""
+        if self.id != LOADGEN and any(c.metric != _OF_LOAD[0] for c in self._list_broken(record)):
+            return "; ".join(
+                f"{check.name} {check.measured:.4g} {check.unit}, over {check.required:g}"
+                for check in self._list_broken(record)
+                if check.metric != _OF_LOAD[0]
+            )
+        loadgen = record.verdicts.loadgen
+        if loadgen.not_met == ["early stopping"] and record.counts is not None:
+            return f"{record.counts.queries} queries are too few for the share that was late"
+        errors = [error.text for error in loadgen.errors]
+        # What early stopping says is long, and follows from the latency.
+        reasons = [text for text in loadgen.reasons if not text.startswith(_EARLY)]
+        return "; ".join([*(reasons or loadgen.reasons), *errors])
+
+    def count_needed_queries(self, record: Record) -> int | None:
+        """How many queries a run should have, if all that it lacks is queries."""
+        loadgen = record.verdicts.loadgen
+        is_by_loadgen = self.id == LOADGEN or [c.metric for c in self._list_broken(record)] == [
+            _OF_LOAD[0]
+        ]
+        return None if loadgen.valid or not is_by_loadgen else loadgen.needed_queries
+
+    def _list_broken(self, record: Record) -> list[Check]:
         (verdict,) = (v for v in record.verdicts.rules if v.id == self.id)
-        return all(check.ok for check in verdict.checks if check.metric in self.metrics)
+        return [c for c in verdict.checks if c.metric in self.metrics and not c.ok]
 
 
 def read_rules(rules: str, scenario: str) -> Rules:

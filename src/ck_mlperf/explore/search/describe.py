@@ -29,10 +29,13 @@ def make_table(search: Search, answer: Answer, records: Mapping[float, Sequence[
     return table
 
 
-def describe_answer(search: Search, answer: Answer) -> list[str]:
-    """What was found and how sure that is, in lines."""
+def describe_answer(search: Search, answer: Answer, longer: int) -> list[str]:
+    """What was found and how sure that is, in lines. longer: how many probes were repeated with
+    more queries."""
     lowest, highest = min(answer.counts), max(answer.counts)
     started = " and one for the start" if search.start is None else ""
+    if longer:
+        started += f", {longer} repeated with more queries"
     cost = (
         f"{answer.runs} runs{started}; a grid of the loads from {lowest:g} to {highest:g}, each "
         f"once but those at the edge, takes {answer.grid_runs}"

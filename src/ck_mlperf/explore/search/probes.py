@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 from rich.console import Console
 
 from ck_mlperf.explore.measure import Measurer, RunFailedError
@@ -19,6 +22,8 @@ from ck_mlperf.results.record import Record
 
 # How far below its start Server is searched: each halving doubles the time that 662 queries take.
 _DEEPEST = 16
+# A probe with too few queries is repeated with as many as it needs, up to so many times as many.
+_MOST_GROWTH = 16
 
 
 class Prober:
@@ -32,6 +37,8 @@ class Prober:
         """Of the probes that did not fail, by load."""
         self.measured: list[Record] = []
         """The records of all runs, in the order in which they were asked for."""
+        self.longer = 0
+        """How many runs were repetitions of a probe that had too few queries."""
         self._probed: dict[float, int] = {}
 
     def search(self) -> Answer:
@@ -70,7 +77,7 @@ class Prober:
         self._probed[load] = repetition = self._probed.get(load, 0) + 1
         what = f"{load:g} {self._search.load_name}, run {repetition}"
         try:
-            record = self._measure(load, repetition)
+            record = self._measure_long_enough(load, repetition, what)
         except RunFailedError as error:
             if not self.records and self._search.scenario != "Offline":
                 raise
@@ -78,8 +85,29 @@ class Prober:
             return False
         self.records.setdefault(load, []).append(record)
         is_valid = self._search.rules.is_met(record)
-        self._say(f"{what}: {'VALID' if is_valid else 'INVALID'}, {describe_rate(record)}")
+        reason = "VALID" if is_valid else f"INVALID ({self._search.rules.explain(record)})"
+        self._say(f"{what}: {reason}, {describe_rate(record)}")
         return is_valid
+
+    def _measure_long_enough(self, load: float, repetition: int, what: str) -> Record:
+        """A record of enough queries to tell: a probe is lengthened before its load is lowered."""
+        record = self._measure(load, repetition)
+        assert record.counts is not None  # a search has performance runs only
+        most = _MOST_GROWTH * record.counts.queries
+        while needed := self._search.rules.count_needed_queries(record):
+            if needed > most:
+                break
+            # A longer run may have a few more late queries.
+            count = math.ceil(1.25 * max(needed, record.counts.queries))
+            self._say(f"{what}: {self._search.rules.explain(record)}; again with {count}")
+            sweep = replace(self._search.sweep, count=str(count))
+            record = replace(self._measurer, sweep=sweep).measure(
+                self._search.configure(load), repetition
+            )
+            self.measured.append(record)
+            self.longer += 1
+            assert record.counts is not None
+        return record
 
     def _measure(self, load: float | None, repetition: int) -> Record:
         record = self._measurer.measure(self._search.configure(load), repetition)
@@ -101,7 +129,7 @@ def run_search(console: Console, search: Search, measurer: Measurer) -> int:
         _print(console, f"{search.scenario}, judged by {search.rules.description}")
         answer = prober.search()
         console.print(make_table(search, answer, prober.records))
-        lines = describe_answer(search, answer)
+        lines = describe_answer(search, answer, prober.longer)
         if search.scenario == "Offline" and answer.load is not None:
             rates = [find_rate(record) for record in prober.records[answer.load]]
             lines += describe_repetitions(rates, f"batch {answer.load:g}")
