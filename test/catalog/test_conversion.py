@@ -67,6 +67,16 @@ def test_what_is_there_is_taken(kernel):
     assert kernel.installed == []
 
 
+def test_what_does_not_say_what_its_source_is_is_made_again(kernel, capsys):
+    """Of a source that was registered again; an older version made the converted file."""
+    add_converted(kernel, "fp16", RIGHT)
+    conversion = convert(kernel, "fp16")
+    conversion.source.recipe["source_md5"] = "d" * 32
+    conversion.obtain()
+    assert len(kernel.installed) == 1
+    assert "before the network and the md5 of its source were noted" in capsys.readouterr().out
+
+
 def test_what_was_made_of_other_bytes_is_made_again(kernel, capsys):
     add_converted(kernel, "fp16", {"source_sha256": "b" * 64})
     convert(kernel, "fp16").obtain()

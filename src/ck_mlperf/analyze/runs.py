@@ -68,7 +68,7 @@ class Run:
     invalid_reason: str | None = None
     """LoadGen's first reason for INVALID."""
     rules: str | None = None
-    """The first set of rules that has the scenario: edge or datacenter."""
+    """The first set of rules that has the scenario: edge or datacenter-edge."""
     rules_met: bool | None = None
     """Whether the performance rules of that set are met."""
     unofficial: str | None = None

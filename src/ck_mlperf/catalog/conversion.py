@@ -60,7 +60,7 @@ class Conversion(Step):
         for entry in self.catalog.find(self.request.conversion_tags()):
             if not os.path.exists(entry.path):
                 continue
-            reasons = self._judge(entry.recipe.get("conversion") or {})
+            reasons = self._judge(entry.recipe)
             if not reasons:
                 return entry, []
             if entry.dep_uid("onnx") == self.source.uid:
@@ -94,8 +94,11 @@ class Conversion(Step):
         installation.set_name(self.source)
         return {}
 
-    def _judge(self, conversion: Mapping[str, Any]) -> list[str]:
+    def _judge(self, recipe: Mapping[str, Any]) -> list[str]:
+        conversion = recipe.get("conversion") or {}
         faults = judge_conversion(self.catalog, conversion, self.source)
+        if self.source.recipe.get("source_md5") and not recipe.get("source_md5"):
+            faults.append("it was made before the network and the md5 of its source were noted")
         if self.count and self.request.precision == "int8":
             used = conversion.get("calibration") or {}
             faults += _compare("calibration.count", self.count, str(used.get("count")))

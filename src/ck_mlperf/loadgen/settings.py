@@ -140,7 +140,8 @@ class RunSettings:
         Number(0.001, 100_000_000),
         "The rate at which Server sends queries (in AccuracyOnly it sends as fast as it can), or "
         "the rate that Offline expects.",
-        default="measured before the test (Server: half of it), or user.conf's target_qps",
+        default="measured before the test (Server: half of it, FindPeakPerformance: an eighth), or "
+        "user.conf's target_qps",
         unit="queries/s (Offline: samples/s)",
         scenarios=("Server", "Offline"),
     )
