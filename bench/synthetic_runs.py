@@ -54,7 +54,7 @@ def make_run(**columns: Any) -> Run:
         "invalid_reason": None,
         "rules": "edge",
         "rules_met": False,
-        "unofficial": "the model is digits, not ResNet-50 v1.5",
+        "unofficial": "the network of digits is not ResNet-50 v1.5",
         "worst_check": "duration",
         "worst_margin": -0.98,
         "latency_bound_ms": None,

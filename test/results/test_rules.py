@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -5,12 +6,16 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from ck_mlperf.common.files import hash_file
+from ck_mlperf.models.recipe import load_model_recipe
+from ck_mlperf.results.build import describe_model
 from ck_mlperf.results.logs import read_result
 from ck_mlperf.results.record import WeightsSource
 from ck_mlperf.results.rules import NAMES, judge, list_checks, refuse_closed
 from ck_mlperf.results.verdicts import Message
 
 from ..builders.digits import PACKAGES
+from ..builders.real_run import MODEL as DIGITS_MODEL
 from ..builders.results import (
     DIGITS,
     ENGINE,
@@ -145,6 +150,31 @@ def test_what_the_closed_division_takes(changes, reason):
     of_the_network = "network" in changes
     assert verdict.valid != of_the_network
     assert verdict.not_closed == ([] if of_the_network else refused)
+
+
+def describe(**changes):
+    recipe = dataclasses.replace(load_model_recipe(DIGITS_MODEL), **changes)
+    return describe_model(recipe, "a" * 64)
+
+
+def test_what_the_record_says_of_the_weights():
+    """Of a plan or a converted file, what its source is."""
+    md5 = MLPERF_FILE["md5"]
+    plain = describe(source_md5=md5)
+    assert plain.source == WeightsSource("a" * 64, md5, MLPERF_FILE["url"])
+    assert plain.network == "resnet50-v1.5"  # the published file, however it was exported
+    plain = describe()
+    assert (plain.network, plain.source.url, plain.calibration_list) == (None, None, None)
+    assert plain.source.md5 == hash_file(DIGITS_MODEL, "md5")
+    (_, second) = RULES["model"]["calibration_lists"]
+    calibration = {"source_list_sha256": second["list_sha256"], "count": 500}
+    conversion = {"source_sha256": "b" * 64, "precision": "int8", "calibration": calibration}
+    made = describe(conversion=conversion, source_md5=md5, network="resnet50-v1.5")
+    assert (made.sha256, made.source.sha256) == ("a" * 64, "b" * 64)
+    assert made.calibration_list == "MLPerf's calibration list, option 2"
+    assert refuse_closed(made) == []
+    other = {**conversion, "calibration": {"images_sha256": "c" * 64, "count": 500}}
+    assert len(refuse_closed(describe(conversion=other, source_md5=md5))) == 1
 
 
 @pytest.mark.parametrize("test", ["TEST01", "TEST04", "unknown"])

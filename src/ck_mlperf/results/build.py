@@ -124,7 +124,8 @@ def describe_model(recipe: ModelRecipe, sha256: str) -> parts.Model:
         weights=cast(parts.Weights, recipe.weights),
         sha256=sha256,
         recipe=recipe.to_dict(),
-        network=recipe.network,
+        # A published file is known by its md5, whatever its exporter made of the graph.
+        network=known["network"] if recipe.source_md5 in urls else recipe.network,
         source=parts.WeightsSource(
             sha256=conversion.get("source_sha256") if conversion else sha256,
             md5=recipe.source_md5,
