@@ -144,6 +144,11 @@ def test_why_a_probe_was_invalid(explore, capsys):
     assert "INVALID (99th percentile 40 ms, over 15), " in capsys.readouterr().out
 
 
+def test_probes_of_an_older_version(explore):
+    with pytest.raises(UserError, match="an older version recorded the probes"):
+        explore("--scenario=Server", "--start=500", "--rules=datacenter-edge")
+
+
 def test_a_probe_of_too_few_queries_is_lengthened(explore, capsys):
     """The load is not lowered for that: near the edge more queries are needed to tell."""
     explore.latency_ms = lambda c: 5 if (c.target_qps or 0) < 1000 else 40

@@ -34,7 +34,8 @@ LOADS = {
 """The load of each scenario that has one, in words."""
 
 # What a load can change. The other checks (duration, counts, images) do not depend on it.
-_OF_LOAD = ("loadgen_valid", "loadgen_errors")
+_VALID = "loadgen_valid"
+_OF_LOAD = (_VALID, "loadgen_errors")
 _EARLY = "early stopping:"
 _LATENCIES = ("p90_ms", "p99_ms", "early_stopped_p90_ms", "early_stopped_p99_ms")
 # Fewer queries are never VALID in Server, whatever the load (rules.json: early stopping, 99%).
@@ -62,11 +63,11 @@ class Rules:
 
     def explain(self, record: Record) -> str:
         """Why a run is not VALID under these rules."""
-        if self.id != LOADGEN and any(c.metric != _OF_LOAD[0] for c in self._list_broken(record)):
+        others = [check for check in self._list_broken(record) if check.metric != _VALID]
+        if others:
             return "; ".join(
                 f"{check.name} {check.measured:.4g} {check.unit}, over {check.required:g}"
-                for check in self._list_broken(record)
-                if check.metric != _OF_LOAD[0]
+                for check in others
             )
         loadgen = record.verdicts.loadgen
         if loadgen.not_met == ["early stopping"] and record.counts is not None:
@@ -78,15 +79,22 @@ class Rules:
 
     def count_needed_queries(self, record: Record) -> int | None:
         """How many queries a run should have, if all that it lacks is queries."""
-        loadgen = record.verdicts.loadgen
-        is_by_loadgen = self.id == LOADGEN or [c.metric for c in self._list_broken(record)] == [
-            _OF_LOAD[0]
-        ]
-        return None if loadgen.valid or not is_by_loadgen else loadgen.needed_queries
+        broken = {check.metric for check in self._list_broken(record)}
+        if self.is_met(record) or broken - {_VALID}:
+            return None
+        return record.verdicts.loadgen.needed_queries
 
     def _list_broken(self, record: Record) -> list[Check]:
-        (verdict,) = (v for v in record.verdicts.rules if v.id == self.id)
-        return [c for c in verdict.checks if c.metric in self.metrics and not c.ok]
+        """The checks that failed; LoadGen's own verdict has none."""
+        if self.id == LOADGEN:
+            return []
+        for verdict in record.verdicts.rules:
+            if verdict.id == self.id:
+                return [c for c in verdict.checks if c.metric in self.metrics and not c.ok]
+        raise UserError(
+            f"rules: an older version recorded the probes of this experiment, without {self.id}. "
+            "Take another --name="
+        )
 
 
 def read_rules(rules: str, scenario: str) -> Rules:
