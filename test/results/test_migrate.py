@@ -18,10 +18,20 @@ def read(record):
     return read_record(json.dumps(record).encode())
 
 
+def drop_new(record, older):
+    """The JSON of a record without what is None and what an older one lacks."""
+    if isinstance(record, dict) and isinstance(older, dict):
+        known = {key: part for key, part in record.items() if part is not None or key in older}
+        return {key: drop_new(part, older.get(key)) for key, part in known.items()}
+    if isinstance(record, list) and isinstance(older, list):
+        return [drop_new(*parts) for parts in zip(record, older, strict=True)]
+    return record
+
+
 def test_current_records_stay_as_they_are():
     dataset = {"source_files_sha256": "1" * 64, "known_by": "contents"}
     current = make_json(verdicts={"loadgen": {"interface": "native"}}, dataset=dataset)
-    assert msgspec.to_builtins(read(current)) == current
+    assert drop_new(msgspec.to_builtins(read(current)), current) == current
 
 
 def test_what_version_1_did_not_note():
@@ -32,9 +42,8 @@ def test_what_version_1_did_not_note():
     assert record.verdicts.loadgen.interface == "wheel"
     first["verdicts"]["loadgen"]["interface"] = "wheel"
     first["engine"]["devices"] = None
-    first["dataset"] |= {"source_files_sha256": None, "known_by": None}
-    changed = {"schema_version": 2, "conditions": None}
-    assert msgspec.to_builtins(record) == first | changed
+    wanted = first | {"schema_version": 2, "conditions": None}
+    assert drop_new(msgspec.to_builtins(record), wanted) == wanted
 
 
 def test_what_later_records_of_version_1_noted_stays():
