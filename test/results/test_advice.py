@@ -1,10 +1,12 @@
 """What to change so that LoadGen calls a run VALID."""
 
+import pytest
 from msgspec.structs import replace
 
 from ck_mlperf.results.advice import advise_loadgen
 from ck_mlperf.results.logs import read_result
 
+from ..builders.real_run import build_real_record
 from ..builders.results import make_result
 
 
@@ -74,3 +76,17 @@ def test_advice_makes_loadgen_content(real_run):
     name, _, value = advice.partition(":")[0].removeprefix("set CK_LOADGEN_").partition("=")
     second = read_result(real_run(**{name: value}, **flags).outcome.log_dir)
     assert second.performance.is_valid
+
+
+@pytest.mark.parametrize("scenario", ["SingleStream", "MultiStream", "Server"])
+def test_as_many_queries_as_advised_are_enough(real_run, scenario):
+    rate = {"TARGET_QPS": 1000, "TARGET_LATENCY": 1000} if scenario == "Server" else {}
+    flags = {"SCENARIO": scenario, "MODE": "PerformanceOnly", **rate}
+    verdict = build_real_record(real_run(COUNT_OVERRIDE=30, **flags)).verdicts.loadgen
+    assert verdict.not_met == ["early stopping"]
+    (advice,) = verdict.advice
+    assert f"CK_LOADGEN_COUNT_OVERRIDE={verdict.needed_queries}," in advice
+    # As LoadGen itself says, to the query: one less is not enough.
+    for count, valid in ((verdict.needed_queries, True), (verdict.needed_queries - 1, False)):
+        result = read_result(real_run(COUNT_OVERRIDE=count, **flags).outcome.log_dir)
+        assert result.performance.is_valid == valid
