@@ -3,12 +3,14 @@ import re
 import pytest
 from msgspec.structs import replace
 
+from ck_mlperf.results.advice import advise_loadgen
 from ck_mlperf.results.record import Accuracy, DeviceShare
 from ck_mlperf.results.report import WIDTH, describe_run, format_report
-from ck_mlperf.results.rules import load_rules
+from ck_mlperf.results.rules import judge, load_rules
 
 from ..builders.real_run import build_real_record
 from ..builders.records import make_record
+from ..builders.results import make_result
 
 RECORD = make_record(dataset={"used": 500, "source_list_sha256": "0" * 64})
 DIGITS, MODEL = RECORD.dataset, RECORD.model
@@ -146,16 +148,29 @@ def test_compliance_runs_are_called_that(real_run):
             assert ": VALID" not in printed
 
 
-def test_margins_as_a_person_reads_them(real_run):
+def test_margins_as_a_person_reads_them():
     """A latency of 554 times the bound, not -55323.8%; and advice is given once."""
-    run = real_run("onnx", SCENARIO="Server", MODE="PerformanceOnly", TARGET_QPS=20000,
-                   DURATION=0.3)  # fmt: skip
-    printed = format_report(build_real_record(run))
-    assert re.search(
-        r"NOT met \([\d.,]+ times\): p99 is [\d.]+ ms, over the bound of 15 ms", printed
+    overloaded = make_result(
+        "Server",
+        p99_ms=8313.5,
+        samples_per_second=2451.0,
+        target_qps=20_000,
+        min_duration_ms=3000,
+        performance_sample_count=500,
+        is_valid=False,
+        not_met=["latency", "duration", "early stopping"],
     )
+    overloaded = replace(overloaded, ending="open queries")
+    verdicts = RECORD.verdicts
+    loadgen = replace(verdicts.loadgen, valid=False, advice=advise_loadgen(overloaded))
+    rules = judge(overloaded, None, DIGITS, MODEL, CPU)
+    printed = format_report(
+        replace(RECORD, verdicts=replace(verdicts, loadgen=loadgen, rules=rules))
+    )
+    assert "NOT met (554 times): p99 is 8313.5 ms, over the bound of 15 ms: as above" in printed
+    assert "NOT met (-99.5%): min_duration was 3 s of 600 s" in printed
     assert not re.search(r"-\d{4,}\.", printed)
-    assert printed.count("lower CK_LOADGEN_TARGET_QPS below") == 1
+    assert printed.count("lower CK_LOADGEN_TARGET_QPS below 2451") == 1
     assert "set CK_LOADGEN_TARGET_QPS=" not in printed
     assert printed.count("set CK_LOADGEN_BUFFER_SIZE") == 1
 
