@@ -77,7 +77,7 @@ def test_the_job_names_the_model_that_is_shipped(repository):
 
 
 def test_records_are_read_without_ck(repository, tmp_path, library_environment):
-    record = json.loads((repository / "test/data/records/version-2-first.json").read_text())
+    record = json.loads((repository / "test/data/records/version-3-first.json").read_text())
     entry = tmp_path / "experiment" / "mine"
     (entry / ".cm").mkdir(parents=True)
     (entry / ".cm" / "meta.json").write_text("{}")

@@ -54,8 +54,8 @@ def test_a_failed_repetition_leaves_the_others(save_point, tmp_path):
     ("record", "said"),
     [
         (
-            {"schema_version": 2},
-            "not a record of a run of version 2: Object missing required field",
+            {"schema_version": 3},
+            "not a record of a run of version 3: Object missing required field",
         ),
         (make_json(latencies_ns={"p50": 0}), "not a record of a run: latency_p50_ns is 0"),
     ],

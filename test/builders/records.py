@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ck_mlperf.results.migrate import read_record
 from ck_mlperf.results.record import SCHEMA_VERSION, Record
 
@@ -51,6 +53,28 @@ def list_paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         if isinstance(part, (dict, list)) and paths[-1] != ("model", "recipe"):
             paths += list_paths(part, (*path, key))
     return paths
+
+
+def list_parts(cls: type) -> set[type]:
+    """The types of a record's parts, and itself."""
+    parts = {cls}
+    for field in msgspec.structs.fields(cls):
+        for part in list_structs(msgspec.inspect.type_info(field.type)):
+            parts |= list_parts(part)
+    return parts
+
+
+def list_structs(info: Any) -> list[type]:
+    """The parts of a record in a field's type."""
+    if isinstance(info, msgspec.inspect.StructType):
+        return [info.cls]
+    if isinstance(info, msgspec.inspect.UnionType):
+        return [cls for part in info.types for cls in list_structs(part)]
+    if isinstance(info, msgspec.inspect.ListType):
+        return list_structs(info.item_type)
+    if isinstance(info, msgspec.inspect.Metadata):
+        return list_structs(info.type)
+    return []
 
 
 def find_holder(record: Any, path: tuple[Any, ...]) -> Any:

@@ -12,7 +12,7 @@ import time
 import uuid
 from pathlib import Path
 
-RECORD = Path(__file__).resolve().parents[1] / "data" / "records" / "version-2-first.json"
+RECORD = Path(__file__).resolve().parents[1] / "data" / "records" / "version-3-first.json"
 
 
 def main() -> None:

@@ -330,11 +330,12 @@ def test_kill_leaves_nothing_that_looks_whole(tmp_path, run, start_marked):
     assert list_logs(tmp_path / "logs") == list(LOG_NAMES)
 
 
-def test_audit_config_is_refused(run, tmp_path):
+@pytest.mark.parametrize("more", [{}, {"LOADGEN_COMPLIANCE": "TEST01"}])
+def test_an_audit_config_lying_about_is_refused(run, tmp_path, more):
     (tmp_path / "audit.config").write_text("*.*.mode = 2\n")
-    result = run("Offline", "AccuracyOnly")
+    result = run("Offline", "PerformanceOnly", **more)
     assert result.code == 2
-    assert "audit.config: LoadGen would let this file override every setting" in result.stderr
+    assert "audit.config: this file of LoadGen's overrides every setting" in result.stderr
 
 
 def test_sizes_are_checked_before_the_engine_is_opened(run):

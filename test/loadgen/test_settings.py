@@ -35,6 +35,7 @@ def test_defaults():
 ENVIRONMENT = {
     "CK_LOADGEN_SCENARIO": "MultiStream",
     "CK_LOADGEN_MODE": "PerformanceOnly",
+    "CK_LOADGEN_COMPLIANCE": "TEST04",
     "CK_LOADGEN_MULTISTREAMNESS": "30",
     "CK_BATCH_SIZE": " 15 ",
     "CK_CUDA_DEVICES": "2,0",
@@ -54,6 +55,7 @@ def test_every_variable_is_read():
     assert settings == RunSettings(
         scenario="MultiStream",
         mode="PerformanceOnly",
+        compliance="TEST04",
         multistreamness=30,
         batch_size=15,
         cuda_devices=(2, 0),

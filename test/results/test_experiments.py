@@ -86,8 +86,8 @@ def test_what_python_writes_beyond_json_does_not_hide_a_record(save_point):
         (b'{"characteristics_list": [{"run": {"schema_version": 999}}]}', "made by a newer"),
         (b'{"characteristics_list": [{"run": {"schema_version": "2"}}]}', "not a record of a run"),
         (
-            b'{"characteristics_list": [{"run": {"schema_version": 2}}]}',
-            "not a record of a run of version 2: Object missing required field `program`",
+            b'{"characteristics_list": [{"run": {"schema_version": 3}}]}',
+            "not a record of a run of version 3: Object missing required field `program`",
         ),
     ],
 )

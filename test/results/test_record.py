@@ -15,9 +15,10 @@ from ck_mlperf.loadgen.settings import MODES, SCENARIOS, VARIABLES
 from ck_mlperf.machine.environment import describe_environment
 from ck_mlperf.results.build import describe_engine, write_record
 from ck_mlperf.results.migrate import read_record
+from ck_mlperf.results.record import SCHEMA_VERSION
 
 from ..builders.real_run import DEPS, ROOT, build_real_record
-from ..builders.records import make_json, make_record
+from ..builders.records import list_structs, make_json, make_record
 
 
 @pytest.fixture
@@ -107,19 +108,6 @@ def test_each_field_is_described():
     assert len(described) > 30
 
 
-def list_structs(info) -> list[type]:
-    """The parts of a record in a field's type."""
-    if isinstance(info, msgspec.inspect.StructType):
-        return [info.cls]
-    if isinstance(info, msgspec.inspect.UnionType):
-        return [cls for part in info.types for cls in list_structs(part)]
-    if isinstance(info, msgspec.inspect.ListType):
-        return list_structs(info.item_type)
-    if isinstance(info, msgspec.inspect.Metadata):
-        return list_structs(info.type)
-    return []
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -148,7 +136,7 @@ def test_the_schema_wants_every_part(validate):
 
 def test_what_a_record_says(real_run):
     record = build_real_record(real_run("onnx", **RUNS[6][1]))
-    assert record.schema_version == 2
+    assert record.schema_version == SCHEMA_VERSION
     counts = record.counts
     assert (counts.queries, counts.samples, counts.samples_per_query) == (20, 160, 8)
     assert record.accuracy.total == 500

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
 from typing import Any
 
 from ck_mlperf.common.errors import UserError
@@ -19,8 +20,8 @@ _BYTES_PER_QUERY = 250
 _UNPACED_QPS = 1e9
 
 
-def build_loadgen_settings(settings: RunSettings) -> Any:
-    """TestSettings: LoadGen's mlperf.conf, then user.conf, then the variables.
+def build_loadgen_settings(settings: RunSettings, audit_config: Path | None = None) -> Any:
+    """TestSettings: LoadGen's mlperf.conf, then user.conf, the variables, a test's audit.config.
 
     Does not use LoadGen's conf_type 1, which reads mlperf.conf only the first time in a process.
     """
@@ -49,6 +50,8 @@ def build_loadgen_settings(settings: RunSettings) -> Any:
         test.server_target_latency_ns = round(latency_ns)
         test.single_stream_expected_latency_ns = latency_ns
         test.multi_stream_expected_latency_ns = latency_ns
+    if audit_config is not None:  # LoadGen reads it itself, and does not show what became of it
+        test.FromConfig(str(audit_config), "*", settings.scenario, 2)
     return test
 
 

@@ -8,11 +8,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.loadgen.compliance import AUDIT_CONFIG, write_audit_config
 from ck_mlperf.loadgen.engines import Engine
 from ck_mlperf.loadgen.estimate import needs_estimate, set_estimate
 from ck_mlperf.loadgen.harness.batching import (
@@ -39,8 +40,9 @@ if TYPE_CHECKING:
     from ck_mlperf.loadgen.harness.sut import SystemUnderTest
 
 LOG_NAMES = ("mlperf_log_accuracy.json", "mlperf_log_detail.txt", "mlperf_log_summary.txt")
+USER_CONF = "mlperf_log_user.conf"
+"""The user.conf in force, beside the logs and named so that it is removed with them."""
 _UNFINISHED = ".loadgen-unfinished-"
-_AUDIT_CONFIG = Path("audit.config")
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class RunOutcome:
     """int32 [dataset_size, 5] labels by sample index, best first, -1 where not seen; None unless
     accuracy was asked for and the engine gives the five best."""
     log_dir: Path
-    """Folder that holds the LOG_NAMES. The accuracy log has each label as an int32."""
+    """Folder that holds the LOG_NAMES, and USER_CONF where there is one. The accuracy log has each
+    label as an int32."""
     wall_s: float
     """Duration of LoadGen's StartTest in seconds, preparing the engines and loading included."""
     devices: tuple[DeviceCounts, ...]
@@ -104,15 +107,15 @@ def run_test(
     resolved = resolve_settings(settings, len(images), engines[0].max_batch)
     refuse_several_devices(settings.scenario, len(engines))
     _refuse_audit_config()
-    test = build_loadgen_settings(resolved)
-    sizes = _list_batch_sizes(test, resolved, len(engines))
-    if needs_estimate(settings):
-        set_estimate(test, resolved, engines, images, interface.most_samples_per_s)
-    if settings.scenario == "Server":
-        tune_server(test, settings)
-    check_memory(test, settings, interface.bytes_per_sample)
     unfinished_dir = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=log_dir))
     try:
+        test = _build_settings(resolved, unfinished_dir)
+        sizes = _list_batch_sizes(test, resolved, len(engines))
+        if needs_estimate(settings):
+            set_estimate(test, resolved, engines, images, interface.most_samples_per_s)
+        if settings.scenario == "Server":
+            tune_server(test, settings)
+        check_memory(test, settings, interface.bytes_per_sample)
         with Watch(e.cuda_device for e in engines if e.cuda_device is not None) as watch:
             system = _make_system(test, resolved, engines, sizes, images, interface)
             wall_s = _run_loadgen(test, resolved, system, interface, unfinished_dir)
@@ -142,6 +145,19 @@ def remove_logs(log_dir: Path) -> None:
         shutil.rmtree(path)
 
 
+def _build_settings(settings: ResolvedSettings, folder: Path) -> Any:
+    """LoadGen's TestSettings. Leaves in `folder` the user.conf and audit.config that are in force.
+
+    A copy of user.conf, because the user's own may change during the test.
+    """
+    conf_file, audit_config = settings.conf_file, None
+    if conf_file is not None:
+        conf_file = shutil.copyfile(conf_file, folder / USER_CONF)
+    if settings.compliance is not None:
+        audit_config = write_audit_config(settings.compliance, folder)
+    return build_loadgen_settings(replace(settings, conf_file=conf_file), audit_config)
+
+
 def _list_batch_sizes(test: Any, settings: ResolvedSettings, devices: int) -> list[int]:
     """The sizes of the batches to expect, ascending; without the remainder of Offline's query."""
     if settings.scenario == "SingleStream":
@@ -156,10 +172,11 @@ def _list_batch_sizes(test: Any, settings: ResolvedSettings, devices: int) -> li
 
 
 def _refuse_audit_config() -> None:
-    if _AUDIT_CONFIG.exists():
+    path = Path(AUDIT_CONFIG).absolute()
+    if path.exists():
         raise UserError(
-            f"{_AUDIT_CONFIG.absolute()}: LoadGen would let this file override every setting. "
-            "Move it away (a compliance test needs a LoadGen run of its own)"
+            f"{path}: this file of LoadGen's overrides every setting, and is not used here. Move "
+            "it away; CK_LOADGEN_COMPLIANCE runs a compliance test"
         )
 
 
@@ -254,5 +271,8 @@ def _keep_logs(unfinished_dir: Path, log_dir: Path) -> None:
         # LoadGen does not notice a full disk.
         if not content.endswith(b"\n") or (path.suffix == ".json" and content[-3:] != b"\n]\n"):
             raise UserError(f"{log_dir / name}: LoadGen left it cut off. Is the disk full?")
+    conf_file = unfinished_dir / USER_CONF
+    if conf_file.exists():
+        conf_file.replace(log_dir / USER_CONF)
     for name in LOG_NAMES:
         (unfinished_dir / name).replace(log_dir / name)

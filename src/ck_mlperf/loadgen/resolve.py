@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.loadgen.compliance import REPEATED_INDEX
 from ck_mlperf.loadgen.engines.registry import ENGINES, GPU
 from ck_mlperf.loadgen.settings import (
     DEFAULT_BATCH_SIZE,
@@ -101,6 +102,11 @@ def _find_misfits(
         problems.append(
             f"{settings.conf_file}: performance_issue_same_index = {same_index}: only {loaded} "
             "images are loaded. Want a smaller index"
+        )
+    if settings.compliance == "TEST04" and loaded <= REPEATED_INDEX:
+        problems.append(
+            f"CK_LOADGEN_COMPLIANCE=TEST04: it sends image {REPEATED_INDEX} all the time, and only "
+            f"{loaded} are loaded. Raise CK_LOADGEN_BUFFER_SIZE or CK_LOADGEN_DATASET_SIZE"
         )
     return problems
 

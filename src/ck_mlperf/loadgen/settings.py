@@ -13,6 +13,7 @@ from typing import Any
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.suggest import suggest
+from ck_mlperf.loadgen.compliance import COMPLIANCE_TESTS
 from ck_mlperf.loadgen.setting_types import (
     Choice,
     Devices,
@@ -85,6 +86,14 @@ class RunSettings:
         "What is measured; SubmissionRun is accuracy, then performance; FindPeakPerformance "
         "searches for the highest rate that keeps Server's latency bound.",
         "AccuracyOnly",
+    )
+    compliance: str | None = _setting(
+        "CK_LOADGEN_COMPLIANCE",
+        Choice(COMPLIANCE_TESTS),
+        "Run one of MLPerf's compliance tests, with its audit.config: TEST01 logs some of the "
+        "answers of a performance run, TEST04 sends one image all the time. The mode is then "
+        "PerformanceOnly.",
+        default="none",
     )
     multistreamness: int | None = _setting(
         "CK_LOADGEN_MULTISTREAMNESS",
@@ -271,6 +280,8 @@ def _read(values: Mapping[str, Any], read: Callable[[Variable, Any], Any]) -> Ru
         scenario = fields.get("scenario", RunSettings.scenario)
         fields["conf"], conf_problems = read_user_conf(fields["conf_file"], scenario)
         problems += conf_problems
+    if "compliance" in fields:  # as its audit.config says
+        fields.setdefault("mode", "PerformanceOnly")
     settings = RunSettings(**fields, given=frozenset(given))
     raise_problems(problems + _find_conflicts(settings))
     return settings
@@ -283,6 +294,11 @@ def _find_conflicts(settings: RunSettings) -> list[str]:
         problems.append(
             f"CK_LOADGEN_MODE=FindPeakPerformance: LoadGen does that in Server only, not in "
             f"{settings.scenario}. Set CK_LOADGEN_SCENARIO=Server or another mode"
+        )
+    if settings.compliance and settings.mode != "PerformanceOnly":
+        problems.append(
+            f"CK_LOADGEN_MODE={settings.mode}: {settings.compliance} is a test of performance. "
+            "Leave CK_LOADGEN_MODE or CK_LOADGEN_COMPLIANCE out"
         )
     if isinstance(settings.cuda_devices, tuple):
         try:

@@ -13,6 +13,7 @@ import msgspec
 
 from ck_mlperf.common.files import hash_file, write_file
 from ck_mlperf.images.originals import ARCHIVE_SHA256
+from ck_mlperf.loadgen.one_test import LOG_NAMES, USER_CONF
 from ck_mlperf.loadgen.settings import VARIABLES, RunSettings
 from ck_mlperf.machine.facts import Conditions, Environment
 from ck_mlperf.results import record as parts
@@ -66,7 +67,7 @@ def build_record(
         settings=parts.Settings(
             ours=_list_settings(outcome.settings),
             loadgen=outcome.loadgen_settings,
-            user_conf=_describe_file(outcome.settings.conf_file),
+            user_conf=_describe_user_conf(outcome),
         ),
         engine=msgspec.structs.replace(engine, devices=_list_devices(outcome.devices, performance)),
         model=model,
@@ -76,7 +77,7 @@ def build_record(
         deps=msgspec.convert(deps, list[parts.Dep]),
         logs=[
             parts.Log(file=path.name, sha256=hash_file(path), bytes=path.stat().st_size)
-            for path in sorted(outcome.log_dir.glob("mlperf_log_*"))
+            for path in (outcome.log_dir / name for name in LOG_NAMES)
         ],
         timing=parts.Timing(
             start=start.astimezone(timezone.utc).isoformat(timespec="seconds"),
@@ -210,5 +211,8 @@ def _list_devices(
     ]
 
 
-def _describe_file(path: Path | None) -> parts.File | None:
-    return parts.File(file=path.name, sha256=hash_file(path)) if path else None
+def _describe_user_conf(outcome: RunOutcome) -> parts.File | None:
+    path = outcome.settings.conf_file
+    if path is None:
+        return None
+    return parts.File(file=path.name, sha256=hash_file(outcome.log_dir / USER_CONF))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import msgspec
@@ -44,16 +43,18 @@ def _read_other(content: bytes | msgspec.Raw) -> Record | None:
     if version > SCHEMA_VERSION:
         raise UserError(f"made by a newer ck-mlperf: version {version}; update this checkout")
     try:
-        if version == 1:
-            return msgspec.convert(_from_version_1(json.loads(bytes(content))), Record)
-        return decode_json(content, Record)
+        if version == SCHEMA_VERSION:
+            return decode_json(content, Record)
+        return msgspec.convert(_migrate(decode_json(content, dict[str, Any])), Record)
     except msgspec.ValidationError as error:
         raise UserError(f"not a record of a run of version {version}: {error}") from error
 
 
-def _from_version_1(record: dict[str, Any]) -> dict[str, Any]:
-    """Version 2 notes the conditions, and always the devices."""
+def _migrate(record: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 notes the conditions, and always the devices. What 3 adds is None by default."""
     engine = record.get("engine")
-    if isinstance(engine, dict):
-        engine.setdefault("devices", None)
-    return {**record, "schema_version": 2, "conditions": None}
+    if record["schema_version"] == 1:
+        if isinstance(engine, dict):
+            engine.setdefault("devices", None)
+        record["conditions"] = None
+    return {**record, "schema_version": SCHEMA_VERSION}

@@ -21,7 +21,7 @@ from ck_mlperf.machine.disturbances import Disturbance, find_disturbances
 from ck_mlperf.machine.facts import Conditions, Environment
 from ck_mlperf.results.verdicts import Verdicts
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 Scenario = Literal["SingleStream", "MultiStream", "Server", "Offline"]
 Mode = Literal["AccuracyOnly", "PerformanceOnly", "SubmissionRun", "FindPeakPerformance"]
@@ -275,7 +275,7 @@ class Timing(Struct, frozen=True):
 class Record(Struct, frozen=True):
     """The record of one LoadGen test. null: not measured in this mode, or not known."""
 
-    schema_version: Literal[2]
+    schema_version: Literal[3]
     """Version of this shape."""
     program: str
     """The program that ran."""

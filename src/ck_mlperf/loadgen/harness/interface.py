@@ -57,5 +57,6 @@ class Interface(Protocol):
         """Run a test to its end, with callbacks to `system` from this thread.
 
         total, loadable: samples, and how many of them may be loaded at a time.
-        test: LoadGen's TestSettings, of its Python module. log_dir: an existing folder.
+        test: LoadGen's TestSettings, of its Python module. log_dir: an existing folder; an
+        audit.config in it, and no other, has LoadGen run a compliance test.
         """

@@ -125,7 +125,8 @@ CK_EXPORT bool ck_set(TestSettings* settings, const char* name, double real, uin
   return false;
 }
 
-// Runs a test, without a trace. Returns what LoadGen threw, else null.
+// Runs a test, without a trace, with the audit.config in log_dir if there is one. Returns what
+// LoadGen threw, else null.
 CK_EXPORT const char* ck_start(const TestSettings* settings, const char* log_dir, size_t total,
                                size_t loadable, const Callbacks* callbacks) try {
   System system(*callbacks);
@@ -133,7 +134,8 @@ CK_EXPORT const char* ck_start(const TestSettings* settings, const char* log_dir
   mlperf::LogSettings logs;
   logs.log_output.outdir = log_dir;
   logs.enable_trace = false;
-  mlperf::StartTest(&system, &library, *settings, logs);
+  const std::string audit_config = logs.log_output.outdir + "/audit.config";
+  mlperf::StartTest(&system, &library, *settings, logs, audit_config);
   return nullptr;
 } catch (const std::exception& error) {
   static const std::string message = error.what();

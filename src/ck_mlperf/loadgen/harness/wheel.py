@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import mlperf_loadgen as lg
 from mlperf_loadgen import QuerySampleResponse, QuerySamplesComplete
 
+from ck_mlperf.loadgen.compliance import AUDIT_CONFIG
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -77,6 +79,6 @@ class WheelInterface:
         log_settings.enable_trace = False
         log_settings.log_output.outdir = str(log_dir.absolute())
         log_settings.log_output.copy_summary_to_stdout = False
-        lg.StartTestWithLogSettings(sut, qsl, test, log_settings)
+        lg.StartTestWithLogSettings(sut, qsl, test, log_settings, str(log_dir / AUDIT_CONFIG))
         lg.DestroyQSL(qsl)
         lg.DestroyFastSUT(sut)

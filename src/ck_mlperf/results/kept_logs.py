@@ -1,0 +1,70 @@
+"""The files of an experiment's runs: LoadGen's logs and user.conf, compressed, by their sha256.
+
+A record names each file with its sha256; the file is `<experiment entry>/logs/<sha256>.gz`. CK's
+hooks import this module: it needs the standard library alone.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.files import write_file
+
+if TYPE_CHECKING:
+    from ck_mlperf.results.record import File
+
+FOLDER = "logs"
+
+
+def keep_file(entry: Path, path: Path, sha256: str) -> None:
+    """Keep the file `path` in the folder of an experiment entry.
+
+    sha256: of its content, in hex. Raises UserError where the content has another one; OSError.
+    """
+    keep_content(entry, path.read_bytes(), sha256, str(path))
+
+
+def keep_content(entry: Path, content: bytes, sha256: str, source: str) -> None:
+    """As `keep_file`, of the content of a file. source: where it is from, for the error."""
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise UserError(f"{source}: its sha256 is {found}, and the record says {sha256}")
+    path = locate(entry, sha256)
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        # Without a time in it, the same content is always the same file.
+        write_file(path, gzip.compress(content, mtime=0))
+
+
+def read_kept(entry: Path, file: File) -> bytes:
+    """The content of a file that a record names: one of `record.logs`, or its user.conf.
+
+    entry: the folder of the experiment entry that the record is in. Raises UserError where the
+    file is missing, damaged or another one.
+    """
+    path = locate(entry, file.sha256)
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: missing: the {file.file} of a run. Runs recorded by older versions kept no "
+            "logs; repeat the run, or copy the file from where the experiment was made"
+        ) from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{path}: damaged ({error}). Repeat the run") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != file.sha256:
+        raise UserError(
+            f"{path}: damaged: it is a {file.file} whose sha256 is {found}. Repeat the run"
+        )
+    return content
+
+
+def locate(entry: Path, sha256: str) -> Path:
+    """Where a file of that sha256 is kept, in the folder of an experiment entry."""
+    return entry / FOLDER / f"{sha256}.gz"

@@ -1,0 +1,65 @@
+"""Logs in an experiment entry: kept whole, found by their hash, and never taken for others."""
+
+import gzip
+import hashlib
+
+import pytest
+
+from ck_mlperf.common.errors import UserError
+from ck_mlperf.results.kept_logs import keep_file, locate, read_kept
+from ck_mlperf.results.record import Log
+
+CONTENT = b":::MLLOG {}\n" * 1000
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+LOG = Log(file="mlperf_log_detail.txt", sha256=SHA256, bytes=len(CONTENT))
+
+
+@pytest.fixture
+def log(tmp_path):
+    path = tmp_path / LOG.file
+    path.write_bytes(CONTENT)
+    return path
+
+
+@pytest.fixture
+def entry(tmp_path):
+    folder = tmp_path / "entry"
+    folder.mkdir()
+    return folder
+
+
+def test_what_was_kept_is_read(entry, log):
+    keep_file(entry, log, SHA256)
+    assert read_kept(entry, LOG) == CONTENT
+    (path,) = (entry / "logs").iterdir()
+    assert path.name == f"{SHA256}.gz"
+    assert path.stat().st_size < len(CONTENT) / 10
+
+
+def test_the_same_log_is_the_same_file(entry, log, tmp_path):
+    keep_file(entry, log, SHA256)
+    first = locate(entry, SHA256).read_bytes()
+    locate(entry, SHA256).unlink()
+    keep_file(entry, log, SHA256)
+    assert locate(entry, SHA256).read_bytes() == first
+
+
+def test_another_file_than_the_record_names_is_not_kept(entry, log):
+    with pytest.raises(UserError, match=f"its sha256 is {SHA256}, and the record says {'0' * 64}"):
+        keep_file(entry, log, "0" * 64)
+    assert list(entry.iterdir()) == []
+
+
+def test_a_log_that_was_not_kept(entry):
+    with pytest.raises(UserError, match="missing: the mlperf_log_detail"):
+        read_kept(entry, LOG)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"plain text", gzip.compress(CONTENT)[:-9], gzip.compress(b"another")]
+)
+def test_a_damaged_log(entry, log, content):
+    keep_file(entry, log, SHA256)
+    locate(entry, SHA256).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{SHA256}\.gz: damaged"):
+        read_kept(entry, LOG)
