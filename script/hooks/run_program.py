@@ -15,7 +15,7 @@ from ck_mlperf.catalog.kernel import Catalog, hook, read_deps
 def ck_preprocess(i: dict[str, Any]) -> dict[str, Any]:
     """Check the settings, resolve the model and the images, and write the job."""
     ck, env = i["ck_kernel"], i["env"]
-    recording.make_writes_atomic()
+    recording.prepare_writes()
     recording.remove_half_made_experiments(ck.work["dir_local_repo"])
     program.remove_stale_results()
     recording.check_recording(sys.argv)
@@ -26,4 +26,6 @@ def ck_preprocess(i: dict[str, Any]) -> dict[str, Any]:
 @hook
 def ck_postprocess(i: dict[str, Any]) -> dict[str, Any]:
     """Hand the program's record to CK."""
-    return {"return": 0, "characteristics": program.finish_run()}
+    record = program.finish_run()
+    recording.hold_files(record)
+    return {"return": 0, "characteristics": record}

@@ -11,6 +11,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from ck_mlperf.results.experiments import read_records
+from ck_mlperf.results.kept_logs import read_kept
+
 PROGRAM = "program:image-classification-tensorrt-loadgen-py"
 SCENARIOS = ["SingleStream", "MultiStream", "Server", "Offline"]
 
@@ -151,10 +154,18 @@ def test_benchmark_records_a_point_that_meets_the_schema(ck, repository: Path):
 
 
 @pytest.mark.slow
-def test_second_benchmark_adds_a_point(ck):
-    changed = ("--record_uoa", "--env.CK_LOADGEN_COUNT_OVERRIDE")
+def test_second_benchmark_adds_a_point_and_the_logs_of_each_repetition_are_kept(ck):
+    conf = ck.root / "program" / "image-classification-tensorrt-loadgen-py" / "user.conf"
+    changed = ("--record_uoa", "--repetitions", "--env.CK_LOADGEN_COUNT_OVERRIDE")
     flags = [f for f in BENCHMARK_2019 if not f.startswith(changed)]
-    flags += ["--record_uoa=two-points", "--env.CK_LOADGEN_COUNT_OVERRIDE=20"]
+    flags += [f"--env.CK_LOADGEN_CONF_FILE={conf}", "--env.CK_LOADGEN_COUNT_OVERRIDE=20"]
     for _ in range(2):
-        ck("benchmark", PROGRAM, *flags)
-    assert len(read_points(ck, "two-points")) == 2
+        ck("benchmark", PROGRAM, *flags, "--record_uoa=two-points", "--repetitions=2")
+    entry = ck.experiments / "two-points"
+    points = [read_records(path) for path in sorted(entry.glob("ckp-*.0001.json"))]
+    assert [len(repetitions) for repetitions in points] == [2, 2]
+    logs = [log for repetitions in points for record in repetitions for log in record.logs]
+    details = [read_kept(entry, log) for log in logs if log.file == "mlperf_log_detail.txt"]
+    assert len(set(details)) == 4
+    assert all(len(read_kept(entry, log)) == log.bytes for log in logs)
+    assert read_kept(entry, points[0][0].settings.user_conf) == conf.read_bytes()

@@ -1,12 +1,13 @@
 """Logs in an experiment entry: kept whole, found by their hash, and never taken for others."""
 
+import base64
 import gzip
 import hashlib
 
 import pytest
 
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.results.kept_logs import keep_file, locate, read_kept
+from ck_mlperf.results.kept_logs import keep_file, locate, pack_kept, read_kept, unpack_kept
 from ck_mlperf.results.record import Log
 
 CONTENT = b":::MLLOG {}\n" * 1000
@@ -63,3 +64,27 @@ def test_a_damaged_log(entry, log, content):
     locate(entry, SHA256).write_bytes(content)
     with pytest.raises(UserError, match=rf"{SHA256}\.gz: damaged"):
         read_kept(entry, LOG)
+
+
+def test_logs_travel_to_another_machine(entry, log, tmp_path):
+    keep_file(entry, log, SHA256)
+    other = tmp_path / "other"
+    other.mkdir()
+    unpack_kept(other, pack_kept(entry), "node1")
+    assert read_kept(other, LOG) == CONTENT
+    assert pack_kept(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (gzip.compress(b"another"), "its sha256 is [0-9a-f]{64}, and the record says"),
+        (gzip.compress(CONTENT)[:-9], "damaged"),
+        (b"plain", "damaged"),
+    ],
+)
+def test_a_log_that_was_damaged_on_the_way(entry, content, said):
+    packed = {SHA256: base64.b64encode(content).decode()}
+    with pytest.raises(UserError, match=f"a log from node1: {said}"):
+        unpack_kept(entry, packed, "node1")
+    assert list(entry.iterdir()) == []

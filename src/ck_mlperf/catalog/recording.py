@@ -1,4 +1,4 @@
-"""Recordings of `ck benchmark`: how CK writes them, and what one leaves that was killed."""
+"""Recordings of `ck benchmark`: how CK writes them, the logs, and what a killed one leaves."""
 
 from __future__ import annotations
 
@@ -8,35 +8,56 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.loadgen.job import USER_CONF
+from ck_mlperf.results.kept_logs import keep_content
 
 # What CK 2.6.4 takes as the name of an entry.
 _ENTRY_NAME = re.compile(r"[A-Za-z0-9_@.' -]+")
+# CK's file with the repetitions of a point.
+_POINT = re.compile(r"ckp-[0-9a-f]{16}\.\d{4}\.json")
 # CK's own function for writing a file, once it has been replaced.
 _plain: list[Callable[[dict[str, Any]], dict[str, Any]]] = []
+# The files of this process's runs, by sha256: CK writes a point after its last repetition.
+_held: dict[str, bytes] = {}
 
 
-def make_writes_atomic() -> None:
-    """Let CK write files atomically in this process.
+def hold_files(record: Mapping[str, Any]) -> None:
+    """Read the logs and the user.conf that a record of this process names, for `prepare_writes`.
+
+    They are in the current folder, where the next repetition overwrites them.
+    """
+    names = {log["sha256"]: log["file"] for log in record["logs"]}
+    if record["settings"]["user_conf"] is not None:
+        names[record["settings"]["user_conf"]["sha256"]] = USER_CONF
+    for sha256, name in names.items():
+        _held[sha256] = Path(name).read_bytes()
+
+
+def prepare_writes() -> None:
+    """Let CK write files atomically in this process, and keep the logs of what it records.
 
     CK truncates a file and writes it again. Killed in between, it leaves an experiment that it
-    cannot read any more, and to which nothing can be added.
+    cannot read any more, and to which nothing can be added. Before a point comes its runs' logs.
     """
     import ck.files
 
     if not _plain:
         _plain.append(ck.files.save_text_file)
-        ck.files.save_text_file = _save_atomically
+        ck.files.save_text_file = _save
 
 
-def _save_atomically(i: dict[str, Any]) -> dict[str, Any]:
+def _save(i: dict[str, Any]) -> dict[str, Any]:
     if i.get("append") == "yes":
         return _plain[0](i)
     folder, name = os.path.split(i["text_file"])
+    if _POINT.fullmatch(name):
+        for sha256 in [digest for digest in _held if digest in i["string"]]:
+            keep_content(Path(folder), _held.pop(sha256), sha256, "a file of this run")
     temporary = os.path.join(folder, f".{name}.{os.getpid()}")
     saved = _plain[0](dict(i, text_file=temporary))
     if not saved["return"]:

@@ -35,6 +35,7 @@ from ck_mlperf.explore.entry import Entry
 from ck_mlperf.explore.runs import Outcome, ScheduledRun, Watcher, make_failure
 from ck_mlperf.explore.worker import make_request
 from ck_mlperf.results.experiments import Failure
+from ck_mlperf.results.kept_logs import unpack_kept
 
 RESOURCE = "GPU"
 SLURM, SSH = "slurm", "ssh:"
@@ -291,6 +292,7 @@ class ClusterExecutor:
             self._entry.log_path(run.id).write_text(reply["log"])
             failure = msgspec.convert({**reply["failure"], "command": run.argv}, Failure)
             return Outcome(run, reply["wall_s"], failure=failure)
+        unpack_kept(self._entry.folder, reply["logs"], reply["host"])
         self._keep(run, reply["files"])
         record = self._entry.read_record(run.id)
         if record is None:

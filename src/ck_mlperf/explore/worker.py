@@ -32,6 +32,7 @@ from ck_mlperf.common.locks import hold_lock
 from ck_mlperf.explore.entry import Entry, ask_ck
 from ck_mlperf.explore.local import LocalExecutor
 from ck_mlperf.explore.runs import Configuration, Network, Outcome, ScheduledRun
+from ck_mlperf.results.kept_logs import pack_kept
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 # What decides what a run does: the library, and the CK entries around it.
@@ -128,7 +129,10 @@ def _describe(outcome: Outcome, scratch: Entry) -> dict[str, Any]:
         reply = {"failure": failure, "log": log.decode(errors="replace")}
     else:
         paths = [*scratch.folder.glob("ckp-*.json"), scratch.folder / "pipeline.json"]
-        reply = {"files": {path.name: path.read_text() for path in paths if path.exists()}}
+        reply = {
+            "files": {path.name: path.read_text() for path in paths if path.exists()},
+            "logs": pack_kept(scratch.folder),
+        }
     return {"wall_s": outcome.wall_s, "host": platform.node(), **reply}
 
 

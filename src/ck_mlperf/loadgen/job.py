@@ -53,6 +53,8 @@ PROGRAM = "image-classification-tensorrt-loadgen-py"
 """The CK program that runs jobs."""
 RECORD, REPORT, FAILURE = "record.json", "report.txt", "failure.json"
 """What a run leaves beside LoadGen's logs; after an error only the last, {"exit_code": ...}."""
+USER_CONF = "mlperf_log_user.conf"
+"""The user.conf in force, beside the logs and named so that it is removed with them."""
 
 _PATHS = ("model", "images", "loadgen_native")
 _TYPES = {field.name: str for field in fields(Job)} | dict(settings=dict, recipe=dict, deps=list)

@@ -22,6 +22,7 @@ from ck_mlperf.loadgen.harness.batching import (
     EagerBatches,
     list_sizes,
 )
+from ck_mlperf.loadgen.job import USER_CONF
 from ck_mlperf.loadgen.loadgen_settings import (
     build_loadgen_settings,
     check_memory,
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
     from ck_mlperf.loadgen.harness.sut import SystemUnderTest
 
 LOG_NAMES = ("mlperf_log_accuracy.json", "mlperf_log_detail.txt", "mlperf_log_summary.txt")
-USER_CONF = "mlperf_log_user.conf"
-"""The user.conf in force, beside the logs and named so that it is removed with them."""
 _UNFINISHED = ".loadgen-unfinished-"
 
 

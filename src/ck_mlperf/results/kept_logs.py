@@ -6,9 +6,11 @@ hooks import this module: it needs the standard library alone.
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from ck_mlperf.results.record import File
 
 FOLDER = "logs"
+_SUFFIX = ".gz"
+_DAMAGE = (EOFError, ValueError, zlib.error, gzip.BadGzipFile)
 
 
 def keep_file(entry: Path, path: Path, sha256: str) -> None:
@@ -55,7 +59,7 @@ def read_kept(entry: Path, file: File) -> bytes:
             f"{path}: missing: the {file.file} of a run. Runs recorded by older versions kept no "
             "logs; repeat the run, or copy the file from where the experiment was made"
         ) from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except _DAMAGE as error:
         raise UserError(f"{path}: damaged ({error}). Repeat the run") from error
     found = hashlib.sha256(content).hexdigest()
     if found != file.sha256:
@@ -65,6 +69,28 @@ def read_kept(entry: Path, file: File) -> bytes:
     return content
 
 
+def pack_kept(entry: Path) -> dict[str, str]:
+    """The files that are kept in an entry, by sha256, as text for `unpack_kept` elsewhere."""
+    return {
+        path.name.removesuffix(_SUFFIX): base64.b64encode(path.read_bytes()).decode("ascii")
+        for path in sorted((entry / FOLDER).glob(f"*{_SUFFIX}"))
+    }
+
+
+def unpack_kept(entry: Path, packed: Mapping[str, str], source: str) -> None:
+    """Keep in an entry what another machine has packed. source: that machine, for the error.
+
+    Raises UserError where a file is damaged or another one than its sha256 says.
+    """
+    for sha256, text in packed.items():
+        where = f"a log from {source}"
+        try:
+            content = gzip.decompress(base64.b64decode(text, validate=True))
+        except _DAMAGE as error:
+            raise UserError(f"{where}: damaged ({error}). Repeat the run") from error
+        keep_content(entry, content, sha256, where)
+
+
 def locate(entry: Path, sha256: str) -> Path:
     """Where a file of that sha256 is kept, in the folder of an experiment entry."""
-    return entry / FOLDER / f"{sha256}.gz"
+    return entry / FOLDER / f"{sha256}{_SUFFIX}"

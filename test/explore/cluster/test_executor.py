@@ -13,12 +13,13 @@ from ck_mlperf.common.errors import UserError
 from ck_mlperf.explore import cluster
 from ck_mlperf.explore.entry import Entry
 from ck_mlperf.explore.runs import Outcome, ScheduledRun
+from ck_mlperf.results.kept_logs import read_kept
 
 from .machines import ROOT, Listener, schedule, wait_until
 
 
 def count_files(entry: Entry) -> int:
-    return len(list(entry.folder.iterdir()))
+    return len([path for path in entry.folder.iterdir() if path.is_file()])
 
 
 def is_running(pid: int) -> bool:
@@ -42,6 +43,8 @@ def test_each_run_is_recorded_once_and_a_failed_one_is_not_tried_again(two, clie
     for outcome in listener.outcomes:
         if outcome is not failed:
             assert outcome.record.samples_per_second == 1234.5
+            log = read_kept(entry.folder, outcome.record.logs[0])
+            assert log.decode() == f":::MLLOG of {outcome.run.id}\n"
     assert set(entry.list_recorded()) == {run.id for run in runs} - {failed.run.id}
     assert count_files(entry) == 4
     one, other = (machine.calls("begins") for machine in two.machines.values())
