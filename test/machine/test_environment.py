@@ -56,6 +56,19 @@ def test_fast_enough_to_be_part_of_each_run(repository, put_driver):
     assert measure(lambda: describe_environment(repository)) < 5 * start_s
 
 
+def test_variables_that_change_threads(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "environ", {})
+    assert describe_environment(tmp_path)["variables"] == {}
+    noted = {"CUDA_VISIBLE_DEVICES": "0,1", "OMP_NUM_THREADS": "4", "GLIBC_TUNABLES": "glibc.x=1"}
+    others = {
+        "CUDA_HOME": "/usr/local/cuda",
+        "OMP_TOOL_LIBRARIES": "/home/me/tool.so",
+        "USER": "me",
+    }
+    monkeypatch.setattr(os, "environ", noted | others)
+    assert describe_environment(tmp_path)["variables"] == noted
+
+
 def test_commit_and_whether_it_is_clean(tmp_path):
     git(tmp_path, "init", "-q")
     (tmp_path / "a").write_text("1")
@@ -108,12 +121,13 @@ def root(tmp_path):
 
 def test_processor_with_a_limit(root, tmp_path):
     frequency = "sys/devices/system/cpu/cpu0/cpufreq"
-    root("proc/cpuinfo", "processor\t: 0\nmodel name\t: Some CPU\nprocessor\t: 1\n")
+    root("proc/cpuinfo", "model name\t: Some CPU\nmicrocode\t: 0x2b\nprocessor\t: 1\n")
     root("sys/fs/cgroup/cpu.max", "150000 100000\n")
     root(f"{frequency}/scaling_governor", "performance\n")
     root(f"{frequency}/scaling_max_freq", "3400000\n")
     cpu = describe_environment(tmp_path, root())["cpu"]
     assert cpu["model"] == "Some CPU"
+    assert cpu["microcode"] == "0x2b"
     assert cpu["cores_quota"] == 1.5
     assert cpu["governor"] == "performance"
     assert (cpu["min_clock_mhz"], cpu["max_clock_mhz"]) == (None, 3400)
@@ -122,6 +136,7 @@ def test_processor_with_a_limit(root, tmp_path):
     root("proc/device-tree/model", "Jetson AGX Orin\0")
     cpu = describe_environment(tmp_path, root())["cpu"]
     assert (cpu["cores_quota"], cpu["model"]) == (None, "Jetson AGX Orin")
+    assert cpu["microcode"] is None
 
 
 def test_containers(root, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from typing import Any
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.loadgen.job import USER_CONF
+from ck_mlperf.results.accuracy_runs import name_accuracy_runs
 from ck_mlperf.results.kept_logs import keep_content
 
 # What CK 2.6.4 takes as the name of an entry.
@@ -56,8 +57,11 @@ def _save(i: dict[str, Any]) -> dict[str, Any]:
         return _plain[0](i)
     folder, name = os.path.split(i["text_file"])
     if _POINT.fullmatch(name):
-        for sha256 in [digest for digest in _held if digest in i["string"]]:
+        ours = [sha256 for sha256 in _held if sha256 in i["string"]]
+        for sha256 in ours:
             keep_content(Path(folder), _held.pop(sha256), sha256, "a file of this run")
+        if ours:
+            i = dict(i, string=name_accuracy_runs(Path(folder), i["string"]))
     temporary = os.path.join(folder, f".{name}.{os.getpid()}")
     saved = _plain[0](dict(i, text_file=temporary))
     if not saved["return"]:

@@ -34,6 +34,7 @@ from ck_mlperf.common.files import write_file
 from ck_mlperf.explore.entry import Entry
 from ck_mlperf.explore.runs import Outcome, ScheduledRun, Watcher, make_failure
 from ck_mlperf.explore.worker import make_request
+from ck_mlperf.results.accuracy_runs import name_accuracy_runs
 from ck_mlperf.results.experiments import Failure
 from ck_mlperf.results.kept_logs import unpack_kept
 
@@ -306,8 +307,11 @@ class ClusterExecutor:
             if not _FILE.fullmatch(name):
                 raise UserError(f"a worker sent a file {name!r}, which does not belong to a point")
             path = self._entry.folder / re.sub("^ckp-.{16}", f"ckp-{point}", name)
+            content = files[name]
+            if name.endswith(".0001.json"):
+                content = name_accuracy_runs(self._entry.folder, content)
             if name != "pipeline.json" or not path.exists():
-                write_file(path, files[name])
+                write_file(path, content)
 
     def _end(self, stop: distributed.Event, futures: list[Any]) -> None:
         """End the runs in flight, and wait for their end."""

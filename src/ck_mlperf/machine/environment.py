@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,11 @@ PACKAGES = (
 )
 _GIT_TIMEOUT_S = 10
 _MIB = 1 << 20
+_VARIABLE = re.compile(
+    r"(OMP|GOMP|KMP|MKL|OPENBLAS|BLIS|MALLOC|CUBLAS|CUDNN)_\w+|GLIBC_TUNABLES"
+    r"|CUDA_(VISIBLE_DEVICES|DEVICE_\w+|MODULE_LOADING|LAUNCH_BLOCKING|MPS_\w+)"
+    r"|NVIDIA_(TF32_OVERRIDE|VISIBLE_DEVICES)"
+)
 
 
 def describe_environment(repo_root: Path, root: Path = Path("/")) -> dict[str, Any]:
@@ -50,13 +57,19 @@ def describe_environment(repo_root: Path, root: Path = Path("/")) -> dict[str, A
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "packages": _list_packages(),
         "repository": _describe_repository(repo_root),
+        "variables": {
+            name: value
+            for name, value in sorted(os.environ.items())
+            if _VARIABLE.fullmatch(name) and "/" not in value  # a path names its owner
+        },
     }
 
 
 def _describe_cpu(root: Path) -> dict[str, Any]:
     frequency = root / "sys/devices/system/cpu/cpu0/cpufreq"
+    fields = _read_cpu_fields(root)
     return {
-        "model": _read_cpu_model(root),
+        "model": _name_cpu(fields, root),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "cores_usable": len(os.sched_getaffinity(0)),
@@ -64,14 +77,20 @@ def _describe_cpu(root: Path) -> dict[str, Any]:
         "governor": read_text(frequency / "scaling_governor"),
         "min_clock_mhz": _read_mhz(frequency / "scaling_min_freq"),
         "max_clock_mhz": _read_mhz(frequency / "scaling_max_freq"),
+        "microcode": fields.get("microcode"),
     }
 
 
-def _read_cpu_model(root: Path) -> str | None:
+def _read_cpu_fields(root: Path) -> dict[str, str]:
+    """What the kernel says of the first processor."""
     fields: dict[str, str] = {}
     for line in (read_text(root / "proc/cpuinfo") or "").splitlines():
         name, _, value = line.partition(":")
         fields.setdefault(name.strip(), value.strip())
+    return fields
+
+
+def _name_cpu(fields: Mapping[str, str], root: Path) -> str | None:
     # Arm has no model name there; its boards have one in the device tree.
     board = (read_text(root / "proc/device-tree/model") or "").rstrip("\0")
     return fields.get("model name") or board or None

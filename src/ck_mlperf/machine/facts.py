@@ -34,6 +34,8 @@ class Cpu(Struct, frozen=True):
     """The lowest that the governor may choose."""
     max_clock_mhz: units.Megahertz | None
     """The highest that the governor may choose."""
+    microcode: str | None = None
+    """Revision of its microcode, as the kernel has it."""
 
 
 class Gpu(Struct, frozen=True):
@@ -91,6 +93,9 @@ class Environment(Struct, frozen=True):
     """Versions of the Python packages that are there, by name."""
     repository: Repository | None
     """null: not under git."""
+    variables: dict[str, str] | None = None
+    """Variables of the process that change threads, memory or GPUs: OMP_NUM_THREADS,
+    CUDA_VISIBLE_DEVICES, ... null: not noted, as before version 3."""
 
 
 class CpuConditions(Struct, frozen=True):

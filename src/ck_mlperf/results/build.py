@@ -111,6 +111,7 @@ def describe_engine(engines: Sequence[Engine], batch: int) -> parts.Engine:
         ),
         batch=batch,
         devices=None,
+        options=dict(engines[0].options),
     )
 
 
@@ -167,6 +168,7 @@ def _describe_verdict(result: LoadgenResult, outcome: RunOutcome) -> LoadgenVerd
     valid = performance.is_valid if performance else None
     return LoadgenVerdict(
         version=result.version,
+        revision=result.revision or None,
         interface=cast(InterfaceName, outcome.interface),
         valid=None if result.compliance and valid else valid,
         reasons=performance.reasons if performance else [],

@@ -95,6 +95,8 @@ class LoadgenResult(msgspec.Struct, frozen=True):
     """What one test's detail log says."""
 
     version: str
+    revision: str
+    """Of LoadGen's git, abbreviated."""
     scenario: Scenario
     mode: Mode
     settings: dict[str, int | float | bool | str]
@@ -143,8 +145,10 @@ def read_result(log_dir: Path) -> LoadgenResult:
         raise log.refuse(f"unknown scenario or mode: {error}") from error
     log.get("power_end", str)  # the last thing that each part of a test writes before its results
     endings = (ending for text, ending in _ENDINGS.items() if any(text in one for one in errors))
+    version, _, revision = log.get("loadgen_version", str).partition(" @ ")
     return LoadgenResult(
-        version=log.get("loadgen_version", str).split(" ")[0],
+        version=version,
+        revision=revision,
         scenario=scenario,
         mode=mode,
         settings={

@@ -175,6 +175,9 @@ class Engine(Struct, frozen=True):
     devices: Annotated[list[DeviceShare], Meta(min_length=1)] | None
     """Each device's part of the work, in the performance part of the run where it has one; null:
     not noted, as in the earliest records."""
+    options: dict[str, Any] | None = None
+    """How its library was set up: ONNX Runtime's session options, entries and providers; the key of
+    TensorRT's plan, and how batches run on it. null: not noted, as before version 3."""
 
 
 class WeightsSource(Struct, frozen=True):
@@ -272,6 +275,21 @@ class Timing(Struct, frozen=True):
     """From the first query's issue to the last one's completion."""
 
 
+class AccuracyRun(Struct, frozen=True):
+    """The run that measured the accuracy of the same model file or plan, engine and images."""
+
+    file: FileName
+    """The file of the same experiment that its record is in."""
+    start: UtcTime
+    """When its test began."""
+    log_sha256: Sha256
+    """Of its accuracy log."""
+    top1_percent: units.Percent
+    """Its accuracy."""
+    total: units.Images
+    """Images that it is of."""
+
+
 class Record(Struct, frozen=True):
     """The record of one LoadGen test. null: not measured in this mode, or not known."""
 
@@ -299,8 +317,10 @@ class Record(Struct, frozen=True):
     deps: list[Dep]
     """What CK resolved."""
     logs: list[Log]
-    """LoadGen's logs beside this record."""
+    """LoadGen's logs beside this record; in an experiment, logs/SHA256.gz."""
     timing: Timing
+    accuracy_run: AccuracyRun | None = None
+    """null: not a performance run, or its experiment had no such run when this was recorded."""
 
     @property
     def explore_run(self) -> str | None:

@@ -49,6 +49,9 @@ class LoadgenVerdict(Struct, frozen=True):
     """About how many queries early stopping needs, where nothing but early stopping is not met."""
     compliance: Compliance | None = None
     """Which of MLPerf's compliance tests it was, by LoadGen's log; null: none."""
+    revision: str | None = None
+    """The git commit that LoadGen was built from, abbreviated as LoadGen's log has it. null: not
+    noted, as before version 3."""
 
 
 class Figure(Struct, frozen=True):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ck_mlperf.common.errors import UserError
 
@@ -22,8 +22,8 @@ class Engine(abc.ABC):
     """Classifies batches of samples that were loaded before.
 
     A context manager: `open` on entry, `close` on exit. `name`, `cuda_device`, `max_batch`,
-    `depth`, `at_once` and `gives_top5` are valid before `open`; `version` and `device` from
-    `open` on.
+    `depth`, `at_once` and `gives_top5` are valid before `open`; `version`, `device` and `options`
+    from `open` on.
 
     Calls never overlap, but they come from several threads: `open` and `close` from the caller's,
     `load` and `unload` from any, `prepare`, `enqueue` and `collect` from one at a time. To enqueue
@@ -37,6 +37,8 @@ class Engine(abc.ABC):
     """Version of the library that did the work."""
     device: str
     """What it ran on: 'cpu, 2 threads'."""
+    options: Mapping[str, Any] = {}
+    """How its library was set up, as JSON holds it, for the record."""
     cuda_device: int | None = None
     """CUDA's number of the GPU that it runs on; None: it uses no GPU."""
     max_batch: int | None = None

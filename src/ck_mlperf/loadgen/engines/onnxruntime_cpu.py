@@ -14,6 +14,7 @@ from ck_mlperf.common.errors import UserError
 from ck_mlperf.loadgen.engines.answers import has_top5, read_labels
 from ck_mlperf.loadgen.engines.base import Engine, EngineError
 from ck_mlperf.loadgen.engines.rows import are_neighbours
+from ck_mlperf.loadgen.engines.session import describe_session
 from ck_mlperf.models.recipe import ModelRecipe, load_model_recipe, normalise
 
 
@@ -49,6 +50,7 @@ class OnnxRuntimeCpu(Engine):
             # ONNX Runtime's errors have no common base but Exception.
             raise UserError(f"{self._path}: ONNX Runtime cannot open it: {error}") from error
         self.version = onnxruntime.__version__
+        self.options = describe_session(self._session, options)
         self.device = f"cpu, {threads} threads"
         batch = self._session.get_inputs()[0].shape[0]
         self._fixed_batch = batch if isinstance(batch, int) else None

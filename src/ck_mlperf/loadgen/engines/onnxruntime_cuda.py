@@ -10,6 +10,7 @@ import numpy as np
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.loadgen.engines.cuda_engine import CudaEngine, Slot
+from ck_mlperf.loadgen.engines.session import describe_session
 from ck_mlperf.models.recipe import ModelRecipe, load_model_recipe
 
 _DTYPES = {
@@ -58,7 +59,9 @@ class OnnxRuntimeCuda(CudaEngine):
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         # Nothing may run on the CPU: that would break the graph, and no figure would show it.
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        entries = {"session.disable_cpu_ep_fallback": "1"}
+        for name, text in entries.items():
+            options.add_session_config_entry(name, text)
         provider = {
             "device_id": str(self._gpu.ordinal),
             "enable_cuda_graph": "1",
@@ -82,6 +85,7 @@ class OnnxRuntimeCuda(CudaEngine):
                 "`pip install onnxruntime-gpu[cuda,cudnn]` installs both"
             )
         self.version = onnxruntime.__version__
+        self.options = describe_session(self._session, options, entries)
         output = next(o for o in self._session.get_outputs() if o.name == self._recipe.output.name)
         batch = self._session.get_inputs()[0].shape[0]
         self._fixed_batch = batch if isinstance(batch, int) else None

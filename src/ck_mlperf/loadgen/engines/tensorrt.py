@@ -74,6 +74,13 @@ class TensorRt(CudaEngine):
         self._captures_graphs = make_flavour(key.flavour, key.version).captures_graphs
         if not self._captures_graphs:
             self.depth = self.at_once
+        self.options = {
+            "plan": key.to_dict(),
+            "contexts": self.depth if not self._captures_graphs else self.at_once,
+            "batches_in_flight": self.depth,
+            "cuda_graphs": "ours" if self._captures_graphs else "TensorRT's own",
+            "read_from_host_up_to": _READ_FROM_HOST_UP_TO,
+        }
         self._plan: LoadedPlan | None = None
         self._kernel: Preparing | Gathering | None = None
         self._lanes: dict[int, _Lane] = {}
