@@ -95,8 +95,6 @@ class LoadgenResult(msgspec.Struct, frozen=True):
     """What one test's detail log says."""
 
     version: str
-    revision: str
-    """Of LoadGen's git, abbreviated."""
     scenario: Scenario
     mode: Mode
     settings: dict[str, int | float | bool | str]
@@ -111,6 +109,8 @@ class LoadgenResult(msgspec.Struct, frozen=True):
     ("no start"). None: nothing did."""
     compliance: Compliance | None = None
     """Which compliance test it is: an audit.config had set it up. None: it is none."""
+    revision: str = ""
+    """The commit of LoadGen's git that it was built from, abbreviated."""
 
     def get_number(self, name: str) -> float:
         """A setting in force; not a number where LoadGen's log has none of that name."""
