@@ -27,6 +27,9 @@ FAILURE = {
     "command": ["ck", "benchmark"],
 }
 
+# A model's recipe, and what a library says of itself.
+FREE = (("model", "recipe"), ("engine", "options"))
+
 
 def make_json(version: int = SCHEMA_VERSION, **changes: Any) -> dict[str, Any]:
     """The first record of a version as JSON has it, with `changes`: parts within parts.
@@ -45,12 +48,12 @@ def make_record(version: int = SCHEMA_VERSION, **changes: Any) -> Record:
 
 
 def list_paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The path to each part of a record's JSON, as keys and indices; not into a model's recipe."""
+    """The path to each part of a record's JSON, as keys and indices; not into what is not ours."""
     items = value.items() if isinstance(value, dict) else enumerate(value)
     paths = []
     for key, part in items:
         paths.append((*path, key))
-        if isinstance(part, (dict, list)) and paths[-1] != ("model", "recipe"):
+        if isinstance(part, (dict, list)) and paths[-1] not in FREE:
             paths += list_paths(part, (*path, key))
     return paths
 
