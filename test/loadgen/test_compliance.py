@@ -68,5 +68,5 @@ def test_the_mode_follows_the_test():
 
 def test_the_image_that_is_sent_must_be_loaded():
     settings = RunSettings(compliance="TEST04", mode="PerformanceOnly", buffer_size=3)
-    with pytest.raises(UserError, match="it sends image 3 all the time, and only 3 are loaded"):
+    with pytest.raises(UserError, match=r"it repeats image 3 \(from 0\), and only 3 are"):
         resolve_settings(settings, 500, None)

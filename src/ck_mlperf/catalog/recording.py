@@ -40,10 +40,10 @@ def hold_files(record: Mapping[str, Any]) -> None:
 
 
 def prepare_writes() -> None:
-    """Let CK write files atomically in this process, and keep the logs of what it records.
+    """Make CK write files atomically in this process, and keep the logs of what it records.
 
-    CK truncates a file and writes it again. Killed in between, it leaves an experiment that it
-    cannot read any more, and to which nothing can be added. Before a point comes its runs' logs.
+    CK truncates a file and writes it again. If it is killed in between, it cannot read the
+    experiment any more, nor add to it. The logs of a point's runs are written before the point.
     """
     import ck.files
 
@@ -88,9 +88,9 @@ def check_recording(arguments: Sequence[str]) -> None:
 
 
 def remove_half_made_experiments(repository: str) -> None:
-    """Remove what a recording left that was killed before its entry had a description.
+    """Remove entries whose recording was killed before CK had described them.
 
-    There is no point in such an entry, and CK refuses to add one, after the next run is done.
+    Such an entry has no point, and CK would refuse to add one, after the next run.
     """
     experiments = Path(repository) / "experiment"
     if _find_half_made(experiments):

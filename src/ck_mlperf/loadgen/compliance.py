@@ -25,7 +25,7 @@ _SETTINGS = {
 }
 COMPLIANCE_TESTS = tuple(_SETTINGS)
 REPEATED_INDEX = _SETTINGS["TEST04"]["performance_issue_same_index"]
-"""The image that TEST04 sends: one of those that are loaded."""
+"""Index, among the loaded images, of the one that TEST04 repeats."""
 
 
 def write_audit_config(test: str, folder: Path) -> Path:

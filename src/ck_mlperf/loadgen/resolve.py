@@ -105,7 +105,7 @@ def _find_misfits(
         )
     if settings.compliance == "TEST04" and loaded <= REPEATED_INDEX:
         problems.append(
-            f"CK_LOADGEN_COMPLIANCE=TEST04: it sends image {REPEATED_INDEX} all the time, and only "
+            f"CK_LOADGEN_COMPLIANCE=TEST04: it repeats image {REPEATED_INDEX} (from 0), and only "
             f"{loaded} are loaded. Raise CK_LOADGEN_BUFFER_SIZE or CK_LOADGEN_DATASET_SIZE"
         )
     return problems

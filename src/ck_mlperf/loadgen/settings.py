@@ -90,9 +90,8 @@ class RunSettings:
     compliance: str | None = _setting(
         "CK_LOADGEN_COMPLIANCE",
         Choice(COMPLIANCE_TESTS),
-        "Run one of MLPerf's compliance tests, with its audit.config: TEST01 logs some of the "
-        "answers of a performance run, TEST04 sends one image all the time. The mode is then "
-        "PerformanceOnly.",
+        "Run one of MLPerf's compliance tests: TEST01 logs some of the answers of a performance "
+        "run, TEST04 repeats one image. The mode is then PerformanceOnly.",
         default="none",
     )
     multistreamness: int | None = _setting(

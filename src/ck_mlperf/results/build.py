@@ -1,4 +1,4 @@
-"""The record of a test that has just finished: built of what each step knows, and written."""
+"""Build and write the record of a finished test."""
 
 from __future__ import annotations
 
@@ -89,9 +89,9 @@ def build_record(
 
 
 def write_record(record: parts.Record, path: Path) -> None:
-    """Write the record so that `path` holds all of it or what it held before.
+    """Write the record to `path` atomically.
 
-    Raises ValueError where a figure is not a number: JSON has none for it.
+    Raises ValueError where a figure is not a number, which JSON cannot represent.
     """
     plain = msgspec.to_builtins(record)
     write_file(path, json.dumps(plain, indent=2, allow_nan=False) + "\n")
