@@ -182,8 +182,9 @@ def describe(verification: Verification) -> dict[str, bool | None]:
 def main() -> None:
     inference = Path(sys.argv[1])
     outcomes = {name: describe(run_official(inference, *case)) for name, case in list_cases()}
-    said = {"commit": sys.argv[2], "outcomes": outcomes}
-    OFFICIAL.write_text(json.dumps(said, indent=1) + "\n")
+    lines = (f"{json.dumps(name)}: {json.dumps(outcome)}" for name, outcome in outcomes.items())
+    text = ",\n".join(lines)
+    OFFICIAL.write_text(f'{{"commit": "{sys.argv[2]}", "outcomes": {{\n{text}\n}}}}\n')
 
 
 if __name__ == "__main__":
