@@ -134,8 +134,7 @@ CK_EXPORT const char* ck_start(const TestSettings* settings, const char* log_dir
   mlperf::LogSettings logs;
   logs.log_output.outdir = log_dir;
   logs.enable_trace = false;
-  const std::string audit_config = logs.log_output.outdir + "/audit.config";
-  mlperf::StartTest(&system, &library, *settings, logs, audit_config);
+  mlperf::StartTest(&system, &library, *settings, logs, std::string(log_dir) + "/audit.config");
   return nullptr;
 } catch (const std::exception& error) {
   static const std::string message = error.what();
