@@ -125,8 +125,7 @@ CK_EXPORT bool ck_set(TestSettings* settings, const char* name, double real, uin
   return false;
 }
 
-// Runs a test, without a trace, with the audit.config in log_dir if there is one. Returns what
-// LoadGen threw, else null.
+// Runs a test, by log_dir's audit.config if it has one. Returns what LoadGen threw, else null.
 CK_EXPORT const char* ck_start(const TestSettings* settings, const char* log_dir, size_t total,
                                size_t loadable, const Callbacks* callbacks) try {
   System system(*callbacks);
