@@ -58,13 +58,15 @@ def list_paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return paths
 
 
-def list_parts(cls: type) -> set[type]:
-    """The types of a record's parts, and itself."""
-    parts = {cls}
-    for field in msgspec.structs.fields(cls):
-        for part in list_structs(msgspec.inspect.type_info(field.type)):
-            parts |= list_parts(part)
-    return parts
+def is_optional(path: tuple[Any, ...]) -> bool:
+    """Whether a record may lack the part at `path`, as older ones of its version do."""
+    parts: list[type] = [Record]
+    field = None
+    for key in path:
+        if isinstance(key, str) and parts:
+            (field,) = (f for f in msgspec.structs.fields(parts[0]) if f.name == key)
+            parts = list_structs(msgspec.inspect.type_info(field.type))
+    return field is not None and not field.required and field.name == path[-1]
 
 
 def list_structs(info: Any) -> list[type]:
