@@ -19,7 +19,7 @@ def ck_preprocess(i: dict[str, Any]) -> dict[str, Any]:
     recording.remove_half_made_experiments(ck.work["dir_local_repo"])
     program.remove_stale_results()
     recording.check_recording(sys.argv)
-    environment = {name: str(env[name]) for name in env if name.startswith("CK_")}
+    environment = {name: str(env[name]) for name in env}
     return {"return": 0, "bat": program.prepare_run(Catalog(ck), read_deps(i["deps"]), environment)}
 
 

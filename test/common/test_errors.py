@@ -23,6 +23,11 @@ def test_a_user_error_is_one_message_and_status_2(capsys):
     assert capsys.readouterr().err == "error: a.jpeg: no such image\n"
 
 
+def test_a_message_says_nothing_to_the_terminal(capsys):
+    run(UserError("a\x1b[2J\x9b\u202e.json:\n\tno\ud800"))
+    assert capsys.readouterr().err == "error: a\ufffd[2J\ufffd\ufffd.json:\n\tno\ufffd\n"
+
+
 def test_an_error_of_the_machine_names_the_file(capsys):
     assert run(OSError(errno.ENOSPC, "No space left on device", "/data/images.npy")) == 2
     assert capsys.readouterr().err == "error: /data/images.npy: No space left on device\n"

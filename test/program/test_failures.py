@@ -49,9 +49,12 @@ def test_all_bad_settings_are_reported_at_once(ck, command):
     assert_failed(ck, process, "Sideways", "many", "CK_LOADGEN_SCENARO", "CK_LOADGEN_SCENARIO")
 
 
-def test_a_value_that_bash_would_read_is_refused(ck, command):
-    process = ck(*command, "--env.CK_LOADGEN_CONF_FILE=$(touch hacked)", code=2)
-    assert_failed(ck, process, "CK_LOADGEN_CONF_FILE")
+@pytest.mark.parametrize(
+    "variable", ["CK_LOADGEN_CONF_FILE=$(touch hacked)", "CK_$(touch hacked)=1", "X=`touch hacked`"]
+)
+def test_a_variable_that_bash_would_read_is_refused(ck, command, variable):
+    process = ck(*command, f"--env.{variable}", code=2)
+    assert_failed(ck, process, "cannot pass these variables on", variable)
     assert not (ck.tmp / "hacked").exists()
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from ck_mlperf.catalog.request import (
 )
 from ck_mlperf.catalog.source import obtain_source
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.shell import find_unsafe
 from ck_mlperf.loadgen.engines.registry import (
     GPU,
     PLAN,
@@ -48,15 +48,13 @@ from ck_mlperf.loadgen.settings import RunSettings, read_settings
 JOB = "job.json"
 
 _ANY_MODEL = {"model", "image-classification"}
-# CK writes values into a bash script, in double quotes at most.
-_PLAIN = re.compile(r"[\w./:,=+@%~ -]*")
 
 
 def prepare_run(catalog: Catalog, deps: Mapping[str, Dep], environment: Mapping[str, str]) -> str:
     """Fill in the deps that CK has skipped, and write the job.
 
-    environment: the CK_ variables of the run. Returns the lines of bash that set the engine up.
-    Raises UserError.
+    environment: the run's variables, as --env gives them. Returns the lines of bash that set the
+    engine up. Raises UserError.
     """
     check_plain(environment)
     settings = read_settings(environment)
@@ -117,12 +115,12 @@ def remove_stale_results(but: str | None = None) -> None:
 
 
 def check_plain(environment: Mapping[str, str]) -> None:
-    """Raise UserError for values that a shell would interpret when CK hands them to it."""
-    bad = [f"{name}={value}" for name, value in environment.items() if not _PLAIN.fullmatch(value)]
-    if bad:
+    """Raise UserError for variables that a shell would interpret when CK hands them to it."""
+    unsafe = find_unsafe(environment)
+    if unsafe:
         raise UserError(
-            "CK cannot pass these values on, which have a character that a shell interprets: "
-            + ", ".join(bad)
+            "CK cannot pass these variables on, which have a character that a shell interprets: "
+            + ", ".join(unsafe)
         )
     for name in ("CK_REPOS", "CK_TOOLS"):
         path = os.environ.get(name, "")

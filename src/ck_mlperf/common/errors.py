@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from ck_mlperf.common.printable import make_printable
+
 # What a machine does to a correct program. Any other OSError is a bug and keeps its traceback.
 _MACHINE_ERRNOS = frozenset(
     {
@@ -56,5 +58,6 @@ def describe_os_error(error: OSError) -> str:
 
 
 def _report(message: str) -> int:
+    message = make_printable(message, keep="\n\t")  # it may quote a file that anybody made
     print(f"error: {message}", file=sys.stderr)
     return 2
