@@ -13,7 +13,7 @@ import pytest
 
 from ck_mlperf.analyze.rows import make_run
 from ck_mlperf.analyze.runs import Run
-from ck_mlperf.analyze.serve import LivePage, listen, make_server
+from ck_mlperf.analyze.serve import HEADER_S, LivePage, PageServer
 from ck_mlperf.results.experiments import ExperimentFile
 
 from ..builders.records import make_record
@@ -37,22 +37,19 @@ def row() -> Callable[..., Run]:
 class Server:
     """The server of `ck serve loadgen`, in a thread."""
 
-    def __init__(self, repository: Path, *patterns: str) -> None:
+    def __init__(self, repository: Path, *patterns: str, header_s: float = HEADER_S) -> None:
         page = LivePage([repository], patterns)
         page.refresh()
-        self._listener = listen(0)
-        self.port = self._listener.getsockname()[1]
+        self._server = PageServer(page, 0, header_s)
+        self.port = self._server.port
         self.url = f"http://127.0.0.1:{self.port}/"
-        self._server = make_server(page)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._listener]}
-        )
+        self._thread = threading.Thread(target=self._server.serve_forever, args=[0.05])
         self._thread.start()
 
     def stop(self) -> None:
-        self._server.should_exit = True
+        self._server.shutdown()
         self._thread.join()
-        self._listener.close()
+        self._server.server_close()
 
 
 @pytest.fixture
@@ -60,8 +57,10 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """serve(repository, pattern...): a Server of it, which ends with the test."""
     servers = []
 
-    def start(repository: Path = tmp_path / "local", *patterns: str) -> Server:
-        servers.append(Server(repository, *patterns))
+    def start(
+        repository: Path = tmp_path / "local", *patterns: str, header_s: float = HEADER_S
+    ) -> Server:
+        servers.append(Server(repository, *patterns, header_s=header_s))
         return servers[-1]
 
     yield start

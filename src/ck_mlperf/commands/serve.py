@@ -28,7 +28,7 @@ def make_parser() -> Parser:
 
 
 def list_libraries(arguments: argparse.Namespace) -> list[str]:
-    return ["jinja2", "matplotlib", "msgspec", "numpy", "starlette", "uvicorn"]
+    return ["jinja2", "matplotlib", "msgspec", "numpy"]
 
 
 def main(arguments: argparse.Namespace) -> int:
