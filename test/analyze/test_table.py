@@ -166,8 +166,52 @@ def test_csv_and_parquet_have_every_row_and_column(row, tmp_path, name):
 def test_the_answer_to_a_query_is_exported(row, tmp_path):
     path = tmp_path / "points.csv"
     export([row(batch=8), row(batch=8)], path, "SELECT batch, n FROM points")
+    assert read_csv(path) == [["batch", "n"], ["8", "2"]]
+
+
+def read_csv(path):
     with path.open(newline="") as file:
-        assert list(csv.reader(file)) == [["batch", "n"], ["8", "2"]]
+        return list(csv.reader(file))
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1"])
+def test_no_text_of_a_csv_is_a_formula(row, tmp_path, text):
+    path = tmp_path / "runs.csv"
+    export([row(model=text, worst_margin=-0.5, disturbances=(text,))], path)
+    header, values = read_csv(path)
+    found = dict(zip(header, values, strict=True))
+    assert found["model"] == f"'{text}"
+    assert found["worst_margin"] == "-0.5"
+    assert found["disturbances"].startswith("[")
+    assert found["gpu"] == ""
+
+
+def test_no_answer_to_a_query_is_a_formula(row, tmp_path):
+    path = tmp_path / "runs.csv"
+    kinds = {
+        "varchar": "'=1'",
+        "=head": "'a=1'",
+        "blob": "'=1'::BLOB",
+        "union": "union_value(a := '=1')",
+        "enum": "'=1'::ENUM('=1')",
+        'qu"ote': "-1::HUGEINT",
+        "decimal": "-1.50",
+        "nothing": "NULL",
+        "order": "batch",
+    }
+    quoted = ", ".join(
+        '{} AS "{}"'.format(sql, name.replace('"', '""')) for name, sql in kinds.items()
+    )
+    export(
+        [row(batch=batch) for batch in (1, 3, 2)],
+        path,
+        f"SELECT {quoted} FROM runs ORDER BY batch DESC",
+    )
+    header, *rows = read_csv(path)
+    assert header == ["varchar", "'=head", *list(kinds)[2:]]
+    assert rows == [
+        ["'=1", "a=1", "'=1", "'=1", "'=1", "-1", "-1.50", "", batch] for batch in ("3", "2", "1")
+    ]
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import typing
 from collections.abc import Sequence
@@ -30,6 +31,11 @@ _TYPES: dict[Any, tuple[str, Any]] = {
     datetime: ("TIMESTAMP", "datetime64[us]"),
     tuple: ("VARCHAR[]", object),
 }
+_NUMBERS = {
+    *("tinyint", "smallint", "integer", "bigint", "hugeint", "utinyint", "usmallint", "uinteger"),
+    *("ubigint", "uhugeint", "float", "double", "decimal", "boolean"),
+}
+_FORMULA = r"^([-=+@\t\r\n])"
 FORMATS = (".csv", ".parquet", ".duckdb")
 
 _MEDIANS = (
@@ -86,7 +92,8 @@ def export(runs: Sequence[Run], path: Path, sql: str | None = None) -> None:
     """Write `path` so that it holds all or what it held before: .csv, .parquet or .duckdb.
 
     The first two have the table `runs`, or the answer to `sql`; a .duckdb file has `runs` and
-    `points`. Raises UserError for another ending, SQL for a .duckdb file, or wrong SQL.
+    `points`. Text in a .csv that a spreadsheet would take for a formula begins with an apostrophe.
+    Raises UserError for another ending, SQL for a .duckdb file, or wrong SQL.
     """
     if path.suffix not in FORMATS:
         raise UserError(f"{path}: want a name that ends in {', '.join(FORMATS)}")
@@ -110,11 +117,26 @@ def export(runs: Sequence[Run], path: Path, sql: str | None = None) -> None:
 def _write(result: duckdb.DuckDBPyRelation, path: Path) -> None:
     try:
         if path.suffix == ".csv":
-            result.write_csv(str(path))
+            _neutralise(result).write_csv(str(path))
         else:
             result.write_parquet(str(path))
     except duckdb.Error as error:
         raise UserError(f"{path.suffix[1:]} file: {error}") from error
+
+
+def _neutralise(result: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """The same, with an apostrophe before what a spreadsheet would compute; numbers stay numbers.
+
+    The characters: https://owasp.org/www-community/attacks/CSV_Injection.
+    """
+    columns = []
+    for number, (name, type_) in enumerate(zip(result.columns, result.types, strict=True), 1):
+        value = f"#{number}"
+        if type_.id not in _NUMBERS:
+            value = f"regexp_replace({value}::VARCHAR, '{_FORMULA}', '''\\1')"
+        title = re.sub(_FORMULA, r"'\1", name).replace('"', '""')
+        columns.append(f'{value} AS "{title}"')
+    return result.project(", ".join(columns))
 
 
 def _select(
