@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 import pytest
 from synthetic_runs import make_odd_runs, make_run, make_runs
 
+from ck_mlperf.analyze import page as page_module
 from ck_mlperf.analyze.inline_svg import COLOURS
 from ck_mlperf.analyze.page import build_page, read_sources
 from ck_mlperf.analyze.points import (
@@ -151,6 +152,28 @@ def test_policy_allows_the_own_style_and_script_only(runs, live_version):
     assert policy == ({"connect-src": "'self'"} if live_version else {})
 
 
+def test_a_run_that_cannot_be_shown_leaves_the_others():
+    odd = make_run(experiment="odd", file="ckp-1.0001.json", samples_per_second=0.0)
+    page = build(make_run(batch=1), make_run(batch=2), odd, make_run(batch=4))
+    assert "3 points from 3 recorded runs" in page.read("summary-text")
+    assert page.read("notice-1").startswith(
+        "passed over: odd/ckp-1.0001.json, repetition 1: the page cannot show it: ZeroDivisionError"
+    )
+
+
+def test_a_page_that_cannot_be_made_at_all_is_an_error(monkeypatch):
+    monkeypatch.setattr(page_module, "read_sources", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        build()
+
+
+def test_many_notices_are_some_and_a_count():
+    page = build(make_run(), notices=[f"notice {number}" for number in range(1012)])
+    assert page.read("notice-10") == "notice 9"
+    assert page.read("notice-11") == "and 1,002 more; `ck analyze loadgen` names all of them"
+    assert not list(page.find("p", id="notice-12"))
+
+
 def test_labels_headings_and_language(page):
     assert list(page.find("html", lang="en"))
     assert len(list(page.find("h1"))) == 1
@@ -191,7 +214,7 @@ def test_rules_that_are_met_by_something_else_are_not_called_met():
     text = build(make_run(**met, unofficial=None)).read("points")
     assert "edge: met duration +25%" in text
     assert "not official MLPerf results" in build(make_run(unofficial=None)).read("official")
-    assert "the model is digits, not ResNet-50 v1.5 (2 runs)" in (
+    assert "the network of digits is not ResNet-50 v1.5 (2 runs)" in (
         build(make_run(), make_run()).read("unofficial")
     )
 

@@ -66,7 +66,7 @@ def test_bad_records_are_named_and_passed_over(save_point, tmp_path, capsys, rec
     assert len(read_runs([tmp_path / "local"])) == 1
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith(f"passed over: {path}: {said}")
-    assert second == "1 file was passed over, which could not be read"
+    assert second == "1 record was passed over, which could not be read"
 
 
 def test_a_run_of_a_sweep_that_failed(save_point, tmp_path):
@@ -166,7 +166,7 @@ def test_the_command_repeats_what_the_user_gave():
         "CK_BATCH_SIZE": 16,
         "CK_CUDA_DEVICES": [0, 1],
         "CK_SILENT_MODE": True,
-        "CK_LOADGEN_CONF_FILE": "mine; rm -rf.conf",
+        "CK_LOADGEN_CONF_FILE": "my own.conf",
         "CK_EXPLORE_RUN": "sweep-1",
     }
     defaults = {name: {"origin": "default"} for name in make_json()["settings"]["ours"]}
@@ -184,7 +184,7 @@ def test_the_command_repeats_what_the_user_gave():
         "--repetitions=1",
         "--env.CK_BATCH_SIZE=16",
         "--env.CK_CUDA_DEVICES=0,1",
-        "--env.CK_LOADGEN_CONF_FILE=mine; rm -rf.conf",
+        "--env.CK_LOADGEN_CONF_FILE=my own.conf",
         "--env.CK_SILENT_MODE=yes",
         "--dep_add_tags.weights=device.cuda,fp16,model,onnx",
         "--dep_add_tags.images=first.500",

@@ -103,6 +103,18 @@ def test_names_are_neither_markup_nor_commands_to_the_terminal(row, console):
     assert "\x9b" not in text
 
 
+def test_nothing_in_a_name_hides_or_cannot_be_printed(row, console):
+    name = "a\u202eb\u2028c\ud800"
+    show_points([row(model=name), row(error=name, samples_per_second=None)], console)
+    show_answer((name,), [(name,), (name * 50,)], console)
+    points = group_points([row(model=name)])
+    show_comparison(compare_points(points, points), name, name, console)
+    text = console.file.getvalue()
+    text.encode()
+    assert not set(text) & set(name[1::2])
+    assert "a\ufffdb\ufffdc\ufffd" in text
+
+
 def test_an_answer_that_fits_is_a_table(console):
     show_answer(("batch", "rate"), [(1, 2.5), (None, "[b]x")], console)
     assert read(console).splitlines() == ["batch rate", "1     2.5", "      [b]x"]

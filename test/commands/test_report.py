@@ -9,6 +9,8 @@ import pytest
 
 from ck_mlperf.common.errors import UserError
 
+from ..builders.records import make_json
+
 
 @pytest.fixture
 def report(tmp_path, monkeypatch, save_point, record, command):
@@ -27,6 +29,14 @@ def test_it_writes_one_file(report):
     first = Path("report.html").stat()
     assert "1 point of 1 run," in report("first")  # a page is replaced
     assert Path("report.html").stat().st_ino != first.st_ino
+
+
+def test_the_page_says_what_was_passed_over(report, save_point):
+    odd = make_json(throughput={"samples_per_second": 1e-308})
+    path = save_point(odd, experiment="odd")
+    assert report().startswith("report.html: 1 point of 2 runs, 0.")
+    said = f"passed over: {path}: not a record of a run: samples_per_second is 1e-308"
+    assert said in Path("report.html").read_text()
 
 
 @pytest.mark.parametrize("file_format", ["png", "svg"])

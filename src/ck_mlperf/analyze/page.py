@@ -10,13 +10,13 @@ from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from unicodedata import category
 
 from ck_mlperf.analyze import points
 from ck_mlperf.analyze.curves import list_plots
 from ck_mlperf.analyze.flags import Flag, find_flags
 from ck_mlperf.analyze.runs import NETWORK, Point, Run, group_points
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.printable import make_printable
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 GENERATOR = "ck report loadgen"  # marks a file as such a page, which may be replaced
 FILTERS = ("scenario", "model", "precision", "engine", "verdict")
 UNKNOWN = "unknown"
-_HIDDEN = {"Cc", "Cf", "Cs"}  # Unicode categories: control, format, surrogate
+_MOST_NOTICES = 10
 
 ENVIRONMENT = (
     "cpu",
@@ -94,9 +94,39 @@ def build_page(
 ) -> bytes:
     """The page as UTF-8, complete: it loads nothing from elsewhere.
 
+    A run that the page cannot show is passed over with a notice, so that the others are there.
     now: when it is made, with a time zone. live_version: for a page that asks its server for a
     newer one every 2 s, the server's name of this one. notices: sentences for the top of the page.
     """
+    try:
+        return _build(runs, now, live_version, notices)
+    except Exception:
+        odd = dict(_find_odd(runs, now))
+        if not odd:
+            raise
+        said = [
+            f"passed over: {run.experiment}/{run.file}, repetition {run.repetition + 1}: "
+            f"the page cannot show it: {type(error).__name__}: {error}"
+            for run, error in odd.items()
+        ]
+        return _build([run for run in runs if run not in odd], now, live_version, [*notices, *said])
+
+
+def _find_odd(runs: Sequence[Run], now: datetime) -> list[tuple[Run, Exception]]:
+    """The runs of which not even a page of their own can be made, with why."""
+    try:
+        _build(runs, now, None, ())
+    except Exception as error:
+        if len(runs) == 1:
+            return [(runs[0], error)]
+        half = len(runs) // 2
+        return [*_find_odd(runs[:half], now), *_find_odd(runs[half:], now)] if half else []
+    return []
+
+
+def _build(
+    runs: Sequence[Run], now: datetime, live_version: str | None, notices: Sequence[str]
+) -> bytes:
     from ck_mlperf.analyze.inline_svg import draw_inline_svg
 
     grouped = group_points(runs)
@@ -108,7 +138,7 @@ def build_page(
         style=style,
         script=script,
         live_version=live_version,
-        notices=notices,
+        notices=_shorten(notices),
         now=now,
         runs=runs,
         span=_find_span(runs),
@@ -126,6 +156,14 @@ def build_page(
         ).most_common(),
     )
     return page.encode()
+
+
+def _shorten(notices: Sequence[str]) -> list[str]:
+    left_out = len(notices) - _MOST_NOTICES
+    more = (
+        [f"and {left_out:,} more; `ck analyze loadgen` names all of them"] if left_out > 0 else []
+    )
+    return [*notices[:_MOST_NOTICES], *more]
 
 
 def _describe_environment(run: Run) -> tuple[Any, ...]:
@@ -208,11 +246,9 @@ def list_findings(rows: Iterable[Row]) -> list[Finding]:
     return findings
 
 
-def _show_hidden(value: Any) -> Any:
-    """Replace characters that hide or reverse other text, and halves of characters."""
-    if type(value) is not str or value.isprintable():  # Markup is the template's own
-        return value
-    return "".join("\ufffd" if category(one) in _HIDDEN and one != "\n" else one for one in value)
+def _show_text(value: Any) -> Any:
+    """Text of a record; Markup, which is the template's own, stays."""
+    return make_printable(value, keep="\n\t") if type(value) is str else value
 
 
 @cache
@@ -223,7 +259,7 @@ def _load_template() -> Template:
         loader=FileSystemLoader(HERE),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_show_hidden,
+        finalize=_show_text,
         trim_blocks=True,
         lstrip_blocks=True,
     )

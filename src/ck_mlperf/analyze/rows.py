@@ -6,14 +6,17 @@ import re
 import shlex
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from ck_mlperf.analyze.runs import Run, column_names
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.printable import make_printable
+from ck_mlperf.common.shell import is_plain
 from ck_mlperf.common.tags import is_ck_tag
 from ck_mlperf.loadgen.engines.registry import find_by_name
 from ck_mlperf.loadgen.settings import EXPLORE_RUN, VARIABLES
@@ -24,71 +27,95 @@ from ck_mlperf.results.experiments import (
     Failure,
     find_files,
     read_failure,
-    read_records,
+    read_repetitions,
 )
 from ck_mlperf.results.record import Record
 
+_PROGRAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _FIRST_IMAGES = re.compile(r"first\.\d+")
 # CK gives the program its own file where the user gives none; the record has a file's name alone.
 _IMPLIED = (("CK_LOADGEN_CONF_FILE", "user.conf"),)
 _TOO_LARGE = 2**53  # from here on a float does not hold every integer
-# Points are divided by these, and drawn on scales that have no zero.
+# Points are divided by these, and drawn on scales that have no zero; what is less than _LEAST no
+# machine measures, and its inverse is too large.
+_LEAST = 1e-9
 _POSITIVE = (
-    *("samples_per_query", "target_qps"),
+    *("samples_per_second", "queries_per_second", "samples_per_query", "target_qps"),
+    "latency_bound_ms",
     *(name for name in column_names() if name.startswith("latency_")),
 )
 _PERFORMANCE = {"met": True, "not met": False, "not measured": None}
 _DEFAULTS = {variable.name: variable.default for variable in VARIABLES}
 
 
+class Reading(NamedTuple):
+    """What experiments hold, each record judged by itself."""
+
+    runs: list[Run]
+    passed_over: list[str]
+    """What could not be read, a sentence each, which names the file."""
+    foreign: int = 0
+    """Files of other programs."""
+
+
 def read_runs(repositories: Iterable[Path], patterns: Sequence[str] = ()) -> list[Run]:
     """The runs in the experiment entries of CK repositories, in the order of names and files.
 
-    Arguments and errors as of `experiments.find_files`. Files that cannot be read are named on
-    stderr; those of other programs are counted there.
+    Arguments and errors as of `experiments.find_files`. What cannot be read is named on stderr;
+    files of other programs are counted there.
     """
-    runs: list[Run] = []
-    unreadable = foreign = 0
-    for file in find_files(repositories, patterns):
-        try:
-            found = read_file(file)
-        except UserError as error:
-            print(f"passed over: {error}", file=sys.stderr)
-            unreadable += 1
-            continue
-        runs += found
-        foreign += not found
-    if unreadable:
-        print(f"{_count(unreadable)} passed over, which could not be read", file=sys.stderr)
+    return read_experiments(repositories, patterns).runs
+
+
+def read_experiments(repositories: Iterable[Path], patterns: Sequence[str] = ()) -> Reading:
+    """As `read_runs`, with what was passed over."""
+    readings = [read_file(file) for file in find_files(repositories, patterns)]
+    passed_over = [text for reading in readings for text in reading.passed_over]
+    foreign = sum(reading.foreign for reading in readings)
+    for text in passed_over:
+        print(make_printable(f"passed over: {text}"), file=sys.stderr)
+    if passed_over:
+        count = len(passed_over)
+        records = "1 record was" if count == 1 else f"{count} records were"
+        print(f"{records} passed over, which could not be read", file=sys.stderr)
     if foreign:
-        print(f"{_count(foreign)} passed over, of other programs", file=sys.stderr)
-    return runs
+        files = "1 file was" if foreign == 1 else f"{foreign} files were"
+        print(f"{files} passed over, of other programs", file=sys.stderr)
+    return Reading([run for reading in readings for run in reading.runs], passed_over, foreign)
 
 
-def read_file(file: ExperimentFile) -> list[Run]:
-    """The runs in a file; none where it is another program's.
-
-    Raises UserError, which names the file, where it is truncated or otherwise no valid record.
-    """
-    if file.is_failure:
-        return [make_failed_run(read_failure(file.path), file)]
-    return [
-        make_run(record, file, repetition)
-        for repetition, record in enumerate(read_records(file.path))
-        if record is not None
-    ]
+def read_file(file: ExperimentFile) -> Reading:
+    """The runs in a file. Another program's has none, and counts as foreign."""
+    try:
+        if file.problem is not None:
+            return Reading([], [file.problem])
+        if file.is_failure:
+            return Reading([make_failed_run(read_failure(file.path), file)], [])
+        found = read_repetitions(file.path)
+    except UserError as error:
+        return Reading([], [str(error)])
+    runs: list[Run] = []
+    passed_over: list[str] = []
+    for repetition, record in enumerate(found):
+        try:
+            if isinstance(record, UserError):
+                raise record
+            if record is not None:
+                runs.append(make_run(record, file, repetition))
+        except UserError as error:
+            passed_over.append(str(error))
+    return Reading(runs, passed_over, foreign=int(not runs and not passed_over))
 
 
 def make_run(record: Record, file: ExperimentFile, repetition: int) -> Run:
     """The row of a record. Raises UserError, which names the file, where a figure cannot be."""
     try:
-        run = _take_columns(record, file, repetition)
-        _check_range(run)
+        run = _check_columns(_take_columns(record, file, repetition))
         for name in _POSITIVE:
             value = getattr(run, name)
-            if value is not None and value <= 0:
+            if value is not None and value < _LEAST:
                 raise ValueError(f"{name} is {value!r}")
-    except (UserError, ValueError) as error:
+    except (UserError, ValueError, ArithmeticError) as error:
         raise UserError(f"{file.path}: not a record of a run: {error}") from error
     return run
 
@@ -99,25 +126,39 @@ def make_failed_run(failure: Failure, file: ExperimentFile) -> Run:
     Raises UserError, which names the file, where the run's variables are no numbers.
     """
     try:
-        run = _take_failure(failure, file)
-        _check_range(run)
-    except ValueError as error:
+        run = _check_columns(_take_failure(failure, file))
+    except (ValueError, ArithmeticError) as error:
         raise UserError(f"{file.path}: not a note of a failed run: {error}") from error
     return run
 
 
-def _check_range(run: Run) -> None:
+def _check_columns(run: Run) -> Run:
+    """The run, its texts such as any output takes. Raises ValueError for a figure that cannot be.
+
+    A folder's name and a record may have halves of surrogate pairs, which no output takes.
+    """
+    texts: dict[str, Any] = {}
     for name, value in vars(run).items():
         if type(value) in (int, float) and not -_TOO_LARGE < value < _TOO_LARGE:  # nan, too
             raise ValueError(f"{name} is {value!r}")
+        if type(value) is str:
+            texts[name] = _clean(value)
+        elif type(value) is tuple:
+            texts[name] = tuple(map(_clean, value))
+    return replace(run, **texts)
+
+
+def _clean(text: str) -> str:
+    return text.encode(errors="replace").decode()
 
 
 def make_command(
     program: str, environment: Mapping[str, str], weights: Collection[str], images: str | None
-) -> str:
-    """The command that makes a run again.
+) -> str | None:
+    """The command that makes a run again; None where it could do anything else.
 
-    environment: CK_ variables. weights: the model's tags. images: a tag of the images.
+    A shell interprets no part of it, and the program knows the variables: others steer CK itself.
+    environment: variables of the program. weights: the model's tags. images: a tag of the images.
     """
     words = ["ck", "benchmark", f"program:{program}", "--repetitions=1"]
     words += [f"--env.{name}={environment[name]}" for name in sorted(environment)]
@@ -125,6 +166,9 @@ def make_command(
         words.append(f"--dep_add_tags.weights={','.join(sorted(weights))}")
     if images:
         words.append(f"--dep_add_tags.images={images}")
+    is_known = _PROGRAM.fullmatch(program) and environment.keys() <= _DEFAULTS.keys()
+    if not is_known or not all(map(is_plain, words)):
+        return None
     return shlex.join([*words, "--skip_print_timers"])
 
 
@@ -188,7 +232,12 @@ def _take_columns(record: Record, file: ExperimentFile, repetition: int) -> Run:
         performance_s=record.timing.performance_s,
         wall_s=record.timing.wall_s,
         sm_clock_mhz=min(
-            (gpu.sm_clock_mhz.median for gpu in gpu_conditions if gpu.sm_clock_mhz), default=None
+            (
+                gpu.sm_clock_mhz.median
+                for gpu in gpu_conditions
+                if gpu.sm_clock_mhz and gpu.sm_clock_mhz.median >= _LEAST
+            ),
+            default=None,
         ),
         temperature_c=max(
             (gpu.temperature_c.max for gpu in gpu_conditions if gpu.temperature_c), default=None
@@ -278,7 +327,3 @@ def _format_value(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value))
     return str(value)
-
-
-def _count(files: int) -> str:
-    return "1 file was" if files == 1 else f"{files} files were"

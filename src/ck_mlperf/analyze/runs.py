@@ -115,8 +115,9 @@ class Run:
     """What the record's own readings say against the run, in words."""
     disturbance_kinds: tuple[str, ...] = ()
     """The kind of each, as in ck_mlperf.machine.disturbances: steal, gpu_heat..."""
-    command: str
-    """The command that repeats the run, for a POSIX shell."""
+    command: str | None
+    """The command that repeats the run, for a POSIX shell; None: a name or a value in the record is
+    not one that the program takes, or a shell would interpret it."""
 
 
 CONFIGURATION = (

@@ -8,6 +8,7 @@ from typing import Any
 
 from ck_mlperf.analyze.points import format_figure, load_of, name_model
 from ck_mlperf.analyze.runs import Point
+from ck_mlperf.common.printable import make_printable
 from ck_mlperf.models.precisions import PRECISIONS
 
 # What tells two series apart, in the order in which a legend says it.
@@ -70,7 +71,7 @@ def split_by_series(
 
 def shorten(text: str, longest: int = _LONGEST_LABEL) -> str:
     """One line of printable characters, cut if it is too long."""
-    text = "".join(character if character.isprintable() else "\ufffd" for character in text)
+    text = make_printable(text)
     return text if len(text) <= longest else text[: longest - 1] + "\u2026"
 
 

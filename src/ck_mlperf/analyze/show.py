@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from statistics import median
@@ -22,6 +21,7 @@ from ck_mlperf.analyze.flags import (
 )
 from ck_mlperf.analyze.points import format_figure
 from ck_mlperf.analyze.runs import Point, Run, group_points
+from ck_mlperf.common.printable import make_printable
 
 # By these, points are shown under one heading.
 _HEADING = (
@@ -33,7 +33,6 @@ _HEADERS = (
     *(("#", True), ("scenario", False), ("load", True), ("batch", True), ("samples/s", True)),
     *(("spread", True), ("n", True), ("latency ms", False), ("LoadGen", False), ("rules", False)),
 )
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 def show_points(runs: Sequence[Run], console: Console) -> None:
@@ -46,7 +45,7 @@ def show_points(runs: Sequence[Run], console: Console) -> None:
     flags = [find_flags(point) for point in points]
     for numbered in by_heading.values():
         for line in _describe_heading(numbered[0][1]):
-            console.print(plain(line), markup=False)
+            console.print(make_printable(line), markup=False)
         rows = [_format_point(number, point, flags[number - 1]) for number, point in numbered]
         console.print(lay_out(_HEADERS, rows), soft_wrap=True)
         console.print()
@@ -58,14 +57,14 @@ def show_points(runs: Sequence[Run], console: Console) -> None:
 
 def show_answer(columns: Sequence[str], rows: Sequence[Sequence[Any]], console: Console) -> None:
     """What a query gave: a table, or where that is too wide, a line for each value."""
-    cells = [[plain("" if cell is None else str(cell)) for cell in row] for row in rows]
-    table = lay_out([(plain(name), False) for name in columns], cells)
+    cells = [[make_printable("" if cell is None else str(cell)) for cell in row] for row in rows]
+    table = lay_out([(make_printable(name), False) for name in columns], cells)
     if max(map(cell_len, table.plain.splitlines())) <= console.width:
         console.print(table, soft_wrap=True)
         return
     for number, row in enumerate(cells, 1):
         console.print(f"-- row {number}", style="bold")
-        lines = [f"{plain(name)}: {cell}" for name, cell in zip(columns, row, strict=True)]
+        lines = [f"{make_printable(name)}: {cell}" for name, cell in zip(columns, row, strict=True)]
         console.print(Text("\n".join(lines)), soft_wrap=True)
 
 
@@ -93,15 +92,10 @@ def list_notes(notes: Iterable[str], console: Console) -> None:
     lines: list[str] = []
     for note in notes:
         lines += textwrap.wrap(
-            plain(note), console.width, initial_indent="  ", subsequent_indent="    "
+            make_printable(note), console.width, initial_indent="  ", subsequent_indent="    "
         )
     if lines:
         console.print(Text("\n".join(lines)), soft_wrap=True)
-
-
-def plain(text: str) -> str:
-    """Text without what a terminal would obey."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def describe_load(configuration: dict[str, Any]) -> str:

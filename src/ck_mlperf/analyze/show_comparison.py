@@ -11,7 +11,8 @@ from rich.console import Console
 from ck_mlperf.analyze.compare import LEVEL, Comparison, Pair
 from ck_mlperf.analyze.flags import FEWEST_RUNS, TAILS, find_flags, list_values
 from ck_mlperf.analyze.points import format_figure
-from ck_mlperf.analyze.show import describe_load, lay_out, list_notes, plain
+from ck_mlperf.analyze.show import describe_load, lay_out, list_notes
+from ck_mlperf.common.printable import make_printable
 
 _MOST_VALUES = 4
 _ENOUGH_RUNS = 5
@@ -26,20 +27,20 @@ _HEADERS = (
 
 def show_comparison(comparison: Comparison, a: str, b: str, console: Console) -> None:
     """a, b: what the user called the two sets."""
-    console.print(plain(f"A: {a}"), markup=False)
-    console.print(plain(f"B: {b}"), markup=False)
+    console.print(make_printable(f"A: {a}"), markup=False)
+    console.print(make_printable(f"B: {b}"), markup=False)
     if not comparison.differs:
         console.print("A and B do not differ in their configurations.")
     for name, sides in comparison.differs.items():
         differing = f"{name}: {' -> '.join(map(_list_values, sides))}"
-        console.print(plain(differing), markup=False)
+        console.print(make_printable(differing), markup=False)
     by_heading: dict[str, list[tuple[int, Pair]]] = {}
     for number, pair in enumerate(comparison.pairs, 1):
         heading = _describe_heading(pair, comparison.differs)
         by_heading.setdefault(heading, []).append((number, pair))
     for heading, numbered in by_heading.items():
         console.print()
-        console.print(plain(heading), markup=False)
+        console.print(make_printable(heading), markup=False)
         rows = [_format_pair(number, pair) for number, pair in numbered]
         console.print(lay_out(_HEADERS, rows), soft_wrap=True)
     console.print()

@@ -51,21 +51,22 @@ def main(arguments: argparse.Namespace) -> int:
     """Write the report, and the plots where they are asked for."""
     from ck_mlperf.analyze import curves
     from ck_mlperf.analyze.page import build_page, count, refuse_to_replace
-    from ck_mlperf.analyze.rows import read_runs
+    from ck_mlperf.analyze.rows import read_experiments
     from ck_mlperf.analyze.runs import group_points
     from ck_mlperf.common.files import write_file
 
     out_file: Path = arguments.out_file.expanduser()
     if not arguments.force:
         refuse_to_replace(out_file)
-    runs = read_runs(list_repositories(arguments), arguments.patterns)
+    runs, passed_over, _ = read_experiments(list_repositories(arguments), arguments.patterns)
     if not runs:
         raise UserError(
             "no recorded runs to report on; `ck benchmark ... --record --record_repo=local` "
             "records one, `ck explore loadgen` many"
         )
     points = group_points(runs)
-    page = build_page(runs, datetime.now(timezone.utc))
+    notices = [f"passed over: {text}" for text in passed_over]
+    page = build_page(runs, datetime.now(timezone.utc), notices=notices)
     write_file(out_file, page)
     print(f"{out_file}: {count(points, 'point')} of {count(runs, 'run')}, {len(page) / 1e6:.2f} MB")
     if arguments.plots is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -22,6 +23,7 @@ from ck_mlperf.results.record import Record, UtcTime
 # CK's own file with a point's repetitions, not those beside it (.flat.json, .features.json).
 _POINT = re.compile(r"ckp-[^.]+\.\d{4}\.json")
 _FAILURE = re.compile(r"failed-[^/]+\.json")
+_MOST_BYTES = 1 << 28  # a point has a few KB for each repetition
 
 _T = TypeVar("_T")
 
@@ -32,6 +34,8 @@ class ExperimentFile(NamedTuple):
     experiment: str
     """Name of the CK entry that it is in."""
     path: Path
+    problem: str | None = None
+    """Why the folder `path` of an entry could not be listed; None: it is a file."""
 
     @property
     def is_failure(self) -> bool:
@@ -81,7 +85,10 @@ def find_files(repositories: Iterable[Path], patterns: Sequence[str] = ()) -> li
         for entry in _list_entries(Path(repository)):
             names.add(entry.name)
             if not patterns or any(fnmatchcase(entry.name, pattern) for pattern in patterns):
-                files += list_files(entry)
+                try:
+                    files += list_files(entry)
+                except OSError as error:
+                    files.append(ExperimentFile(entry.name, entry, describe_os_error(error)))
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise UserError(
@@ -108,16 +115,24 @@ def read_records(path: Path) -> list[Record | None]:
     Empty where the file is another program's. Raises UserError, which names the file, where it is
     truncated, or where a record in it has a newer version, or a part that is missing or wrong.
     """
+    records: list[Record | None] = []
+    for found in read_repetitions(path):
+        if isinstance(found, UserError):
+            raise found
+        records.append(found)
+    return records
+
+
+def read_repetitions(path: Path) -> list[Record | UserError | None]:
+    """As `read_records`, but an odd record leaves the others: its error is in its place."""
     try:
         repetitions = _read(path, _Point).characteristics_list
     except msgspec.ValidationError:
         return []
-    try:
-        return [
-            read_record(part.run) if isinstance(part, _Repetition) else None for part in repetitions
-        ]
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    return [
+        _read_repetition(part.run, path) if isinstance(part, _Repetition) else None
+        for part in repetitions
+    ]
 
 
 def read_failure(path: Path) -> Failure:
@@ -133,8 +148,18 @@ def write_failure(failure: Failure, path: Path) -> None:
     write_file(path, json.dumps(msgspec.to_builtins(failure), indent=2) + "\n")
 
 
+def _read_repetition(content: msgspec.Raw, path: Path) -> Record | UserError | None:
+    try:
+        return read_record(content)
+    except (UserError, RecursionError) as error:
+        return UserError(f"{path}: {error}")
+
+
 def _read(path: Path, kind: type[_T]) -> _T:
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
+            raise UserError(f"{path}: not a file of at most {_MOST_BYTES >> 20} MiB")
         return decode_json(path.read_bytes(), kind)
     except OSError as error:
         raise UserError(describe_os_error(error)) from error

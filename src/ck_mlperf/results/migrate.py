@@ -24,7 +24,7 @@ def read_record(content: bytes | msgspec.Raw) -> Record | None:
     """
     try:
         return msgspec.json.decode(content, type=Record)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, ValueError):  # the latter where bytes are no text
         return _read_other(content)
 
 
@@ -48,6 +48,8 @@ def _read_other(content: bytes | msgspec.Raw) -> Record | None:
         return msgspec.convert(_migrate(decode_json(content, dict[str, Any])), Record)
     except msgspec.ValidationError as error:
         raise UserError(f"not a record of a run of version {version}: {error}") from error
+    except ValueError as error:
+        raise UserError(f"not JSON: {error}") from error
 
 
 def _migrate(record: dict[str, Any]) -> dict[str, Any]:
