@@ -19,8 +19,9 @@ def ck_preprocess(i: dict[str, Any]) -> dict[str, Any]:
     recording.remove_half_made_experiments(ck.work["dir_local_repo"])
     program.remove_stale_results()
     recording.check_recording(sys.argv)
-    environment = {name: str(env[name]) for name in env if name.startswith("CK_")}
-    return {"return": 0, "bat": program.prepare_run(Catalog(ck), read_deps(i["deps"]), environment)}
+    environment = {name: str(env[name]) for name in env}
+    deps = read_deps(i["deps"])
+    return {"return": 0, "bat": program.prepare_run(Catalog(ck), deps, environment, sys.argv)}
 
 
 @hook

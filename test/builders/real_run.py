@@ -107,4 +107,5 @@ def build_real_record(run: RealRun) -> Record:
         environment=describe_environment(ROOT),
         deps=DEPS,
         start=START,
+        passed={},
     )

@@ -46,7 +46,8 @@ def test_accuracy_sees_every_sample_once(run, scenario, buffer_size, depth, inte
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_performance_count_is_exact(run, scenario, interface):
     more = interface | ({"LOADGEN_TARGET_QPS": 2000} if scenario == "Server" else {})
-    result = run(scenario, "PerformanceOnly", LOADGEN_COUNT_OVERRIDE=777, BATCH_SIZE=10, **more)
+    more |= {} if scenario == "SingleStream" else {"BATCH_SIZE": 10}
+    result = run(scenario, "PerformanceOnly", LOADGEN_COUNT_OVERRIDE=777, **more)
     assert result.code == 0, result.stderr
     assert result.report["top5"] is None
     expected = 777 * 8 if scenario == "MultiStream" else 777

@@ -45,8 +45,17 @@ def nothing_recorded(ck):
 
 def test_all_bad_settings_are_reported_at_once(ck, command):
     process = ck(*command, "--env.CK_LOADGEN_SCENARIO=Sideways", "--env.CK_BATCH_SIZE=many",
-                 "--env.CK_LOADGEN_SCENARO=Offline", code=2)  # fmt: skip
-    assert_failed(ck, process, "Sideways", "many", "CK_LOADGEN_SCENARO", "CK_LOADGEN_SCENARIO")
+                 "--env.CK_LOADGEN_SCENARO=Offline", "--env.CK_BATCHSIZE=4",
+                 "--env.TENSORRT_WORKSPACE=9", "--dep_add_tags.weight=model,onnx,vgg",
+                 "--dep_add_tag.weights=model,onnx,vgg", "--deps.image=x", "--recrod",
+                 code=2)  # fmt: skip
+    assert_failed(ck, process, "Sideways", "many", "CK_LOADGEN_SCENARO", "CK_LOADGEN_SCENARIO",
+                  "CK_BATCHSIZE: no such variable; did you mean CK_BATCH_SIZE?",
+                  "did you mean TENSORRT_WORKSPACE_MIB?",
+                  "--dep_add_tags.weight: no such dependency; did you mean weights?",
+                  "did you mean --dep_add_tags.weights?",
+                  "--deps.image: no such dependency; did you mean images?",
+                  "--recrod: no such option; did you mean --record?")  # fmt: skip
 
 
 def test_a_value_that_bash_would_read_is_refused(ck, command):

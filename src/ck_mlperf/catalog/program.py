@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,13 @@ from ck_mlperf.catalog.conversion import Conversion
 from ck_mlperf.catalog.host import has_driver
 from ck_mlperf.catalog.images import resolve_images
 from ck_mlperf.catalog.kernel import Catalog, Dep, Entry, fail
+from ck_mlperf.catalog.options import (
+    find_build_variables,
+    find_unknown_options,
+    list_options,
+    read_build_variables,
+    read_known,
+)
 from ck_mlperf.catalog.plan import PlanChain
 from ck_mlperf.catalog.request import (
     CONVERTED,
@@ -50,16 +57,28 @@ JOB = "job.json"
 _ANY_MODEL = {"model", "image-classification"}
 # CK writes values into a bash script, in double quotes at most.
 _PLAIN = re.compile(r"[\w./:,=+@%~ -]*")
+_SECRET = re.compile(r"KEY|PASS|SECRET|TOKEN|CREDENTIAL|AUTH")
+NOT_RECORDED = "(not recorded)"
+"""In place of a value that its name says is secret."""
 
 
-def prepare_run(catalog: Catalog, deps: Mapping[str, Dep], environment: Mapping[str, str]) -> str:
+def prepare_run(
+    catalog: Catalog,
+    deps: Mapping[str, Dep],
+    environment: Mapping[str, str],
+    arguments: Sequence[str],
+) -> str:
     """Fill in the deps that CK has skipped, and write the job.
 
-    environment: the CK_ variables of the run. Returns the lines of bash that set the engine up.
-    Raises UserError.
+    environment: the run's variables, as --env gives them. arguments: the command line. Returns the
+    lines of bash that set the engine up. Raises UserError.
     """
     check_plain(environment)
-    settings = read_settings(environment)
+    known = read_known(catalog)
+    problems = find_unknown_options(list_options(arguments), deps, known)
+    problems += find_build_variables(environment, read_build_variables(catalog))
+    environment = {name: environment[name] for name in environment if name not in known.variables}
+    settings = read_settings(environment, problems)
     engine = resolve_model(catalog, deps, settings)
     model = deps["weights"].entry
     assert model is not None
@@ -84,10 +103,20 @@ def prepare_run(catalog: Catalog, deps: Mapping[str, Dep], environment: Mapping[
         recipe=recipe,
         images=Path(deps["images"].path),
         loadgen_native=native,
+        passed=select_passed(environment),
         deps=[describe_dep(key, dep.entry) for key, dep in sorted(deps.items()) if dep.entry],
     )
     Path(JOB).write_text(job.to_json(), encoding="utf-8")
     return lines
+
+
+def select_passed(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that are passed on to the program and are none of its own, for the record."""
+    return {
+        name: NOT_RECORDED if _SECRET.search(name.upper()) else environment[name]
+        for name in sorted(environment)
+        if not name.startswith("CK_")
+    }
 
 
 def finish_run() -> dict[str, Any]:

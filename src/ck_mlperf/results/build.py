@@ -41,13 +41,15 @@ def build_record(
     environment: Mapping[str, Any],
     deps: Sequence[Mapping[str, Any]],
     start: datetime,
+    passed: Mapping[str, str],
 ) -> parts.Record:
     """The record of a finished test.
 
     program: its name. result: `logs.read_result`. accuracy: None where it was not measured.
     engine, model, dataset: `describe_engine`, `describe_model`, `describe_dataset`; the engine's
     part gets `devices` from the outcome. environment: `environment.describe_environment`.
-    deps: what CK resolved. start: when the test began, with a time zone.
+    deps: what CK resolved. start: when the test began, with a time zone. passed: variables that
+    the user passed on to the program.
     """
     performance = result.performance
     return parts.Record(
@@ -69,6 +71,7 @@ def build_record(
             ours=_list_settings(outcome.settings),
             loadgen=outcome.loadgen_settings,
             user_conf=_describe_user_conf(outcome),
+            passed=dict(passed),
         ),
         engine=msgspec.structs.replace(engine, devices=_list_devices(outcome.devices, performance)),
         model=model,

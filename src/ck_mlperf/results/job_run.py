@@ -92,6 +92,8 @@ def run_job(job: Job, program: str) -> Record:
             opened.enter_context(engine)
         described_engine = describe_engine(engines, settings.batch_size)
         print(describe_run(dataset, model, described_engine), flush=True)
+        for note in job.settings.conf_notes:
+            print(note, flush=True)
         if reason:
             print(f"LoadGen by its Python module, not by its C++ interface: {reason}", flush=True)
         outcome = run_test(settings, engines, images.images, LOG_DIR, interface)
@@ -106,6 +108,7 @@ def run_job(job: Job, program: str) -> Record:
         environment=describe_environment(REPOSITORY),
         deps=job.deps,
         start=start,
+        passed=job.passed,
     )
 
 

@@ -139,6 +139,9 @@ class Settings(Struct, frozen=True):
     _ms, _qps, _count); percentiles are shares of 1, times without unit (tpot_latency) ns."""
     user_conf: File | None
     """user.conf; null: none."""
+    passed: dict[str, str] | None = None
+    """Other variables that the user passed on to the program (--env.CUDA_VISIBLE_DEVICES=0), no
+    value where the name says that it is secret. null: not noted."""
 
     def get_loadgen_number(self, name: str) -> float:
         """A number among LoadGen's settings. Raises UserError where there is none of that name."""
