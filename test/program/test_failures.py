@@ -74,9 +74,46 @@ def test_more_images_than_there_are(ck, command):
     assert_failed(ck, process, "501", "500")
 
 
-def test_unknown_model(ck, command):
-    process = ck(*command, "--dep_add_tags.weights=model,onnx,vgg", code=2)
-    assert_failed(ck, process, "vgg", "ck detect soft:model.onnx")
+@pytest.mark.parametrize(
+    ("tags", "wanted"),
+    [
+        ("model,onnx,resnet51", "none has resnet51; did you mean resnet50?"),
+        ("model,onnx,digits,fp16,int8", "fp16 and int8: want one precision, not several"),
+    ],
+)
+def test_tags_that_no_model_has(ck, command, tags, wanted):
+    assert_failed(ck, ck(*command, f"--dep_add_tags.weights={tags}", code=2), wanted)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("run program:misspelt", 1, "CK error: [program] no program(s) found!"),
+        ("benchmark program:misspelt", 1, "no programs found for this pipeline!"),
+        ("install package:misspelt --quiet", 16, "can't find path to CK entry"),
+        (
+            "install package --tags=model,onnx,resnet51 --quiet",
+            16,
+            'CK error: [package] package with tags "model,onnx,resnet51" for your environment was '
+            "not found!!",
+        ),
+        (
+            "install package --tags=model,tensorrt,digits,converted-from-onnx,fp16,int8 --quiet",
+            1,
+            'contradiction on variable (ML_MODEL_DATA_TYPE) detected when adding "int8"',
+        ),
+    ],
+)
+def test_what_ck_says_by_itself(ck, words, code, said):
+    """docs/troubleshooting.md quotes it."""
+    process = ck(*words.split(), code=code)
+    assert said in process.stdout
+    assert "Traceback" not in process.stdout + process.stderr
+
+
+def test_an_installation_refuses_variables_that_it_does_not_read(ck):
+    process = ck("install", "package:model-onnx-digits", "--env.CK_BATCHSIZE=4", "--quiet", code=2)
+    assert "CK_BATCHSIZE: no package reads such a variable" in process.stderr
 
 
 def digits_with(ck, folder, change) -> str:

@@ -167,16 +167,16 @@ def resolve_model(catalog: Catalog, deps: Mapping[str, Dep], settings: RunSettin
     dep, python = deps["weights"], deps["python"].path
     asked = dep.tags
     tags = asked - list_tags()
+    # Also of a file that is run as it is: tags that contradict each other are refused.
+    request = read_request(tags, settings.batch_size or DEFAULT_MAX_BATCH)
     if dep.uid:
         entry = catalog.load_pinned("weights", dep.uid)
         if "tensorrt" in entry.tags:
             check_pinned_plan(catalog, entry, python)
             tags.add("tensorrt")
     elif "tensorrt" in tags:
-        request = read_request(tags, settings.batch_size or DEFAULT_MAX_BATCH)
         entry = PlanChain(catalog, request, python).obtain()
     elif CONVERTED in tags:
-        request = read_request(tags)
         source = obtain_source(catalog, "weights", request.source)
         entry = Conversion(catalog, request, source).obtain()
     else:
