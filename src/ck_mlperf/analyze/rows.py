@@ -159,7 +159,8 @@ def _take_columns(record: Record, file: ExperimentFile, repetition: int) -> Run:
         devices=None if engine.devices is None else len(engine.devices),
         model=model.name,
         weights=model.weights,
-        precision=find_precision(tags["weights"]) if "weights" in tags else None,
+        precision=model.precision
+        or (find_precision(tags["weights"]) if "weights" in tags else None),
         model_sha256=model.sha256,
         dataset=record.dataset.name,
         images=record.dataset.used,

@@ -118,8 +118,11 @@ def describe_engine(engines: Sequence[Engine], batch: int) -> parts.Engine:
     )
 
 
-def describe_model(recipe: ModelRecipe, sha256: str) -> parts.Model:
-    """The record's part on a model. sha256: of the file that the engine read."""
+def describe_model(recipe: ModelRecipe, sha256: str, precision: str) -> parts.Model:
+    """The record's part on a model.
+
+    sha256: of the file that the engine read. precision: what it computes in, one of PRECISIONS.
+    """
     known = load_rules()["model"]
     conversion = recipe.conversion or {}
     calibration = conversion.get("calibration") or {}
@@ -138,6 +141,7 @@ def describe_model(recipe: ModelRecipe, sha256: str) -> parts.Model:
             url=urls.get(recipe.source_md5),
         ),
         calibration_list=lists.get(calibration.get("source_list_sha256")),
+        precision=cast(parts.Precision, precision),
     )
 
 

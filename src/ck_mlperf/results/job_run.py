@@ -83,7 +83,7 @@ def run_job(job: Job, program: str) -> Record:
         for device in resolve_devices(job.settings, job.engine)
     ]
     settings = resolve_settings(job.settings, len(images.labels), engines[0].max_batch)
-    model = describe_model(recipe, check_unchanged(job))
+    model = describe_model(recipe, check_unchanged(job), find_precision(job, recipe))
     dataset = describe_dataset(images.manifest, settings.dataset_size)
     interface, reason = choose_interface(job.loadgen_native)
     start = datetime.now(timezone.utc)
@@ -132,6 +132,15 @@ def check_unchanged(job: Job) -> str:
             f"{job.sha256}. {advice}"
         )
     return digest
+
+
+def find_precision(job: Job, recipe: ModelRecipe) -> str:
+    """What the model computes in: a plan's sidecar has it, of an ONNX file the recipe."""
+    if job.engine != "tensorrt":
+        return recipe.file_precision
+    from ck_mlperf.tensorrt.plan_file import read_sidecar
+
+    return read_sidecar(job.model).key.precision
 
 
 def measure(outcome: RunOutcome, images: PreprocessedSet) -> Accuracy | None:

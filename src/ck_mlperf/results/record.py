@@ -26,6 +26,7 @@ SCHEMA_VERSION: Final = 3
 Scenario = Literal["SingleStream", "MultiStream", "Server", "Offline"]
 Mode = Literal["AccuracyOnly", "PerformanceOnly", "SubmissionRun", "FindPeakPerformance"]
 Weights = Literal["trained", "random"]
+Precision = Literal["fp32", "tf32", "fp16", "int8"]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 KnownBy = Literal["contents", "names and labels only"]
 Md5 = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
@@ -212,6 +213,8 @@ class Model(Struct, frozen=True):
     calibration_list: str | None = None
     """Which of MLPerf's lists has the images that int8 was calibrated with; null: none of them, or
     not int8."""
+    precision: Precision | None = None
+    """What it computes in. null: not noted."""
 
 
 class Preprocessing(Struct, frozen=True):
