@@ -16,8 +16,7 @@ from ck_mlperf.catalog.step import Installation
 def pre_path(i: dict[str, Any]) -> dict[str, Any]:
     """CK knows the package's tags now, and has not named the folder yet."""
     installation = Installation(i)
-    known = options.read_build_variables(installation.catalog)
-    options.check_install(sys.argv, installation.environment, known)
+    options.check_install(installation.catalog, sys.argv, installation.environment)
     return {"return": 0, "install_env": install.resolve(installation, i["customize"])}
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from ck_mlperf.catalog.options import (
+    RUN,
+    Known,
     check_install,
     find_build_variables,
     find_unknown_options,
     list_options,
     read_build_variables,
-    read_known,
 )
 from ck_mlperf.catalog.program import select_passed
 from ck_mlperf.common.errors import UserError
@@ -24,17 +25,26 @@ from ck_mlperf.common.suggest import count_edits
 
 from ..fakes.kernel import make_catalog
 
+PACKAGE = "model-tensorrt-convert-from-onnx"
 DEPS = ["weights", "images", "dataset", "python", "ck-mlperf"]
 
 
 @pytest.fixture(scope="module")
-def known():
-    """What the installed CK reads."""
+def catalog():
+    """CK with the text of the installed one, and a package that builds plans."""
     folder = Path(str(distribution("ck").locate_file("ck")))
     catalog, kernel = make_catalog()
     kernel.__file__ = str(folder / "kernel.py")
     kernel.module_folder = folder / "repo" / "module"
-    return read_known(catalog)
+    path = Path(__file__).resolve().parents[2] / "package" / PACKAGE / ".cm" / "meta.json"
+    kernel.packages[PACKAGE] = json.loads(path.read_text())
+    return catalog
+
+
+@pytest.fixture(scope="module")
+def known(catalog):
+    """What the installed CK reads."""
+    return Known(catalog.read_sources(RUN))
 
 
 @pytest.mark.parametrize(
@@ -85,30 +95,44 @@ def test_the_command_line_is_read_as_ck_reads_it():
 
 
 def test_variables_that_ck_sets_itself(known):
-    assert {"CK_CPU_FREQUENCY", "CK_GPU_FREQUENCY", "CK_COMPUTE_DEVICE_ID"} <= known.variables
-    assert "CK_BATCHSIZE" not in known.variables
+    for name in ("CK_CPU_FREQUENCY", "CK_GPU_FREQUENCY", "CK_COMPUTE_DEVICE_ID"):
+        assert known.has_variable(name)
+    assert not known.has_variable("CK_BATCHSIZE")
 
 
-def test_variables_of_a_build(repository):
-    catalog, kernel = make_catalog()
-    name = "model-tensorrt-convert-from-onnx"
-    meta = json.loads((repository / "package" / name / ".cm/meta.json").read_text())
-    kernel.packages[name] = meta
-    build = read_build_variables(catalog)
+def test_variables_of_a_build(catalog):
     environment = {"TENSORRT_WORKSPACE_MIB": "9", "TENSORRT_WORKSPACE": "9", "OMP_NUM_THREADS": "2"}
-    assert find_build_variables(environment, build) == [
+    assert find_build_variables(environment, read_build_variables(catalog)) == [
         "TENSORRT_WORKSPACE: no such variable; did you mean TENSORRT_WORKSPACE_MIB?",
         "TENSORRT_WORKSPACE_MIB: a run does not read it. Build the plan with it: ck install "
-        f"package:{name} --tags=... --env.TENSORRT_WORKSPACE_MIB=9",
+        f"package:{PACKAGE} --tags=... --env.TENSORRT_WORKSPACE_MIB=9",
     ]
-    words = ["ck", "install", "package:x", "--env.TENSORRT_WORKSPACE_MIB=9", "--env.IMAGE_COUNT=5"]
-    check_install(words, meta["customize"]["install_env"], build)
-    with pytest.raises(UserError, match=r"TENSORRT_BULDER_LEVEL: .*TENSORRT_BUILDER_LEVEL"):
-        check_install([*words, "--env.TENSORRT_BULDER_LEVEL=1"], ["TENSORRT_BULDER_LEVEL"], build)
-    with pytest.raises(UserError, match="CK_BATCH_SIZE: no package reads"):
-        check_install([*words, "--env.CK_BATCH_SIZE=1"], ["CK_BATCH_SIZE"], build)
-    # An installation within another gets none of the command line's.
-    check_install([*words, "--env.CK_BATCH_SIZE=1"], ["IMAGE_COUNT"], build)
+
+
+@pytest.mark.parametrize(
+    ("word", "wanted"),
+    [
+        ("--env.TENSORRT_BULDER_LEVEL=1", "did you mean TENSORRT_BUILDER_LEVEL?"),
+        ("--env.CK_BATCH_SIZE=1", "CK_BATCH_SIZE: no package reads such a variable"),
+        ("--deps.onx=0123456789abcdef", "no such dependency; did you mean onnx?"),
+        ("--dep_add_tag.onnx=resnet", "did you mean --dep_add_tags.onnx?"),
+        ("--extra_tag=mine", "did you mean --extra_tags?"),
+    ],
+)
+def test_an_installation_refuses_what_nothing_reads(catalog, word, wanted):
+    plain = ["ck", "install", f"package:{PACKAGE}", "--tags=fp16", "--extra_tags=a", "--quiet",
+             "--env.TENSORRT_WORKSPACE_MIB=9", "--env.IMAGE_COUNT=5", "--deps.onnx=ab"]  # fmt: skip
+    environment = [name for name, _, _ in (w[6:].partition("=") for w in [*plain, word])]
+    check_install(catalog, plain, environment)
+    with pytest.raises(UserError) as raised:
+        check_install(catalog, [*plain, word], environment)
+    assert wanted in str(raised.value)
+    # A run that installs something has options of its own, which are checked elsewhere.
+    check_install(catalog, ["ck", "run", word], environment)
+
+
+def test_an_installation_within_another_gets_none_of_its_variables(catalog):
+    check_install(catalog, ["ck", "install", "package:x", "--env.CK_X=1"], ["IMAGE_COUNT"])
 
 
 def test_what_a_record_has_of_other_variables():

@@ -47,6 +47,9 @@ class FakeKernel:
         ]
         return {"lst": found}
 
+    def _search_package(self, i):
+        return {"lst": [{"data_uid": name, "meta": meta} for name, meta in self.packages.items()]}
+
     def _load_env(self, i):
         meta = self.entries.get(i["data_uoa"])
         return {"data_uid": i["data_uoa"], "dict": meta} if meta else {"return": 16}

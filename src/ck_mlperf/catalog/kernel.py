@@ -218,6 +218,11 @@ class Catalog:
         )
         return [Package(p["data_uid"], p["data_uoa"], p["meta"]) for p in found["lst"]]
 
+    def list_dep_keys(self) -> set[str]:
+        """The keys of all packages' dependencies."""
+        found = self._access(action="search", module_uoa="package", add_meta="yes")
+        return {key for package in found["lst"] for key in package["meta"].get("deps", {})}
+
     def load_package(self, name: str) -> Package:
         """A package of this repository."""
         found = self._access(action="load", module_uoa="package", data_uoa=name)

@@ -1,4 +1,4 @@
-"""The options of `ck run` and `ck benchmark`, checked: CK ignores those that it does not know.
+"""The options of a `ck` command, checked: CK ignores those that it does not know.
 
 What CK knows is read from its own text: its documentation of the options is not complete.
 """
@@ -15,12 +15,10 @@ from ck_mlperf.catalog.plan import PlanChain
 from ck_mlperf.common.suggest import find_nearest, suggest
 from ck_mlperf.loadgen.settings import raise_problems
 
-# What a step of CK's run and benchmark reads of its input, and what its docstring promises.
-_OPTION = re.compile(
-    r"""\bi(?:\.get\(|\[)'([\w-]+)'|get_from_dicts\(i, *'([\w-]+)'|^ +\(([a-zA-Z][\w-]*)\)""",
-    re.MULTILINE,
-)
-_VARIABLE = re.compile(r"'(CK_[A-Z0-9_]*[A-Z0-9])'")
+# How CK's text reads an option of its input, and how a docstring promises one.
+_FORMS = ("i.get('{}'", "i['{}'", "(i, '{}'", " ({}) ")
+RUN, INSTALL = ("program", "pipeline"), ("package", "env", "soft")
+"""The modules that read the options of `ck run` and `ck benchmark`, and of `ck install`."""
 # --FAMILY.NAME=VALUE
 _FAMILIES = ("env", "deps", "dep_add_tags", "params")
 _OF_DEPS = ("deps", "dep_add_tags")
@@ -30,17 +28,21 @@ _BUILD = "TENSORRT_"
 
 @dataclass(frozen=True)
 class Known:
-    """What CK itself reads: options, and variables of --env."""
+    """What CK itself reads. text: of its kernel and modules."""
 
-    options: Collection[str]
-    variables: Collection[str]
+    text: str
 
+    def has_option(self, name: str) -> bool:
+        return any(form.format(name) in self.text for form in _FORMS)
 
-def read_known(catalog: Catalog) -> Known:
-    """What CK's kernel and its modules read."""
-    text = catalog.read_sources(["program", "pipeline"])
-    options = {name for names in _OPTION.findall(text) for name in names if name}
-    return Known(options, set(_VARIABLE.findall(text)))
+    def has_variable(self, name: str) -> bool:
+        """Whether CK reads or sets a variable of --env."""
+        return f"'{name}'" in self.text
+
+    def list_options(self) -> set[str]:
+        """All of them, for suggestions: that takes a moment."""
+        forms = "|".join(re.escape(form).replace(r"\{\}", r"([\w-]+)") for form in _FORMS)
+        return {name for names in re.findall(forms, self.text) for name in names if name}
 
 
 def list_options(arguments: Sequence[str]) -> list[str]:
@@ -64,8 +66,9 @@ def find_unknown_options(options: Iterable[str], deps: Collection[str], known: K
     for option in options:
         family, dot, name = option.partition(".")
         nearest = None
-        if not dot and option not in known.options:
-            nearest = find_nearest(option, known.options, _MOST_EDITS if len(option) > 3 else 1)
+        if not dot and not known.has_option(option):
+            most = _MOST_EDITS if len(option) > 3 else 1
+            nearest = find_nearest(option, known.list_options(), most)
         elif dot and family not in _FAMILIES:
             nearest = find_nearest(family, _FAMILIES, len(option))
         elif family in _OF_DEPS and name not in deps:
@@ -95,19 +98,22 @@ def find_build_variables(environment: Mapping[str, str], known: Collection[str])
     ]
 
 
-def check_install(
-    arguments: Sequence[str], environment: Collection[str], known: Collection[str]
-) -> None:
-    """Raise UserError where `ck install` was given variables that no package reads.
+def check_install(catalog: Catalog, arguments: Sequence[str], environment: Collection[str]) -> None:
+    """Raise UserError where `ck install` was given what neither CK nor a package reads.
 
     environment: names of the installation's variables: what a package installs for itself gets
-    none of the command line. known: `read_build_variables`.
+    none of the command line.
     """
-    given = {option.removeprefix("env.") for option in list_options(arguments)}
-    raise_problems(
-        [
-            f"{name}: no package reads such a variable{suggest(name, known)}"
-            for name in sorted(given & set(environment) - set(known))
-            if name.startswith((_BUILD, "CK_"))
-        ]
-    )
+    if arguments[1:2] != ["install"]:
+        return
+    options = list_options(arguments)
+    known = Known(catalog.read_sources(INSTALL))
+    problems = find_unknown_options(options, catalog.list_dep_keys(), known)
+    build = read_build_variables(catalog)
+    given = {option.removeprefix("env.") for option in options}
+    problems += [
+        f"{name}: no package reads such a variable{suggest(name, build)}"
+        for name in sorted(given & set(environment) - set(build))
+        if name.startswith((_BUILD, "CK_"))
+    ]
+    raise_problems(problems)

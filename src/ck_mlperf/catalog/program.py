@@ -23,11 +23,12 @@ from ck_mlperf.catalog.host import has_driver
 from ck_mlperf.catalog.images import resolve_images
 from ck_mlperf.catalog.kernel import Catalog, Dep, Entry, fail
 from ck_mlperf.catalog.options import (
+    RUN,
+    Known,
     find_build_variables,
     find_unknown_options,
     list_options,
     read_build_variables,
-    read_known,
 )
 from ck_mlperf.catalog.plan import PlanChain
 from ck_mlperf.catalog.request import (
@@ -74,10 +75,12 @@ def prepare_run(
     lines of bash that set the engine up. Raises UserError.
     """
     check_plain(environment)
-    known = read_known(catalog)
+    known = Known(catalog.read_sources(RUN))
     problems = find_unknown_options(list_options(arguments), deps, known)
     problems += find_build_variables(environment, read_build_variables(catalog))
-    environment = {name: environment[name] for name in environment if name not in known.variables}
+    # Those that CK sets itself, such as CK_CPU_FREQUENCY.
+    own = {name for name in environment if name.startswith("CK_") and known.has_variable(name)}
+    environment = {name: environment[name] for name in environment if name not in own}
     settings = read_settings(environment, problems)
     engine = resolve_model(catalog, deps, settings)
     model = deps["weights"].entry
