@@ -100,7 +100,7 @@ def test_tags_that_no_model_has(ck, command, tags, wanted):
         (
             "install package --tags=model,tensorrt,digits,converted-from-onnx,fp16,int8 --quiet",
             1,
-            'contradiction on variable (ML_MODEL_DATA_TYPE) detected when adding "int8"',
+            "contradiction on variable (ML_MODEL_DATA_TYPE) detected when adding",
         ),
     ],
 )
