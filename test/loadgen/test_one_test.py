@@ -255,7 +255,7 @@ def test_failure_ends_soon_and_leaves_nothing(
 ):
     # Without a failure the performance runs last for their duration, of which up to a fiftieth
     # goes by in Server.
-    duration_s = 40 if scenario == "Server" else 600
+    duration_s = 10 if scenario == "Server" else 600
     more = {
         "SingleStream": {"LOADGEN_TARGET_LATENCY": 100},
         "MultiStream": {"LOADGEN_TARGET_LATENCY": 100},
@@ -285,7 +285,7 @@ def test_failure_ends_soon_and_leaves_nothing(
     ],
 )
 def test_failure_of_one_of_two_devices(run, scenario, mode, failure, code, message, interface):
-    duration_s = 40 if scenario == "Server" else 600
+    duration_s = 10 if scenario == "Server" else 600
     more = {
         "MultiStream": {"LOADGEN_TARGET_LATENCY": 100},
         "Offline": {"LOADGEN_TARGET_QPS": 1},

@@ -297,8 +297,7 @@ def test_kill_while_a_point_is_recorded(ck, repository):
     killed = 0
     # Before a change of the experiment's files: each of the first, then every sixth.
     for at in itertools.chain(range(1, 5), itertools.count(5, 6)):
-        process = ck(*command, code=None, KILL_FOLDER=str(experiment), KILL_AT=str(at),
-                     PYTHONPATH=str(repository / "test/fakes/kill_at"))  # fmt: skip
+        process = ck(*command, code=None, KILL_FOLDER=str(experiment), KILL_AT=str(at))
         if process.returncode == 0:
             break
         assert process.returncode == -signal.SIGKILL
