@@ -105,7 +105,7 @@ class RunSettings:
     batch_size: int | None = _setting(
         "CK_BATCH_SIZE",
         Integer(1, 65_536),
-        "The most samples that the engine gets at once.",
+        "The most samples that the engine gets at once: 1 in SingleStream.",
         default=f"1 in SingleStream, else {DEFAULT_BATCH_SIZE} or the most the model takes",
         unit="samples",
     )
