@@ -16,6 +16,7 @@ from ck_mlperf.analyze.runs import Run, column_names
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.tags import is_ck_tag
 from ck_mlperf.loadgen.engines.registry import find_by_name
+from ck_mlperf.loadgen.job import NOT_RECORDED
 from ck_mlperf.loadgen.settings import EXPLORE_RUN, VARIABLES
 from ck_mlperf.machine.facts import Repository
 from ck_mlperf.models.precisions import PRECISIONS
@@ -117,7 +118,7 @@ def make_command(
 ) -> str:
     """The command that makes a run again.
 
-    environment: CK_ variables. weights: the model's tags. images: a tag of the images.
+    environment: variables of --env. weights: the model's tags. images: a tag of the images.
     """
     words = ["ck", "benchmark", f"program:{program}", "--repetitions=1"]
     words += [f"--env.{name}={environment[name]}" for name in sorted(environment)]
@@ -205,6 +206,11 @@ def _take_columns(record: Record, file: ExperimentFile, repetition: int) -> Run:
                 for name, setting in record.settings.ours.items()
                 if setting.origin == "env" and (name, setting.value) not in _IMPLIED
                 if name != EXPLORE_RUN
+            }
+            | {
+                name: value
+                for name, value in (record.settings.passed or {}).items()
+                if value != NOT_RECORDED
             },
             _request_weights(tags.get("weights", ()), engine.name),
             next((tag for tag in tags.get("images", ()) if _FIRST_IMAGES.fullmatch(tag)), None),

@@ -50,7 +50,7 @@ from ck_mlperf.loadgen.engines.registry import (
     choose_engine,
     list_tags,
 )
-from ck_mlperf.loadgen.job import FAILURE, RECORD, REPORT, Job
+from ck_mlperf.loadgen.job import FAILURE, NOT_RECORDED, RECORD, REPORT, Job
 from ck_mlperf.loadgen.settings import RunSettings, read_settings
 
 JOB = "job.json"
@@ -59,8 +59,6 @@ _ANY_MODEL = {"model", "image-classification"}
 # CK writes values into a bash script, in double quotes at most.
 _PLAIN = re.compile(r"[\w./:,=+@%~ -]*")
 _SECRET = re.compile(r"KEY|PASS|SECRET|TOKEN|CREDENTIAL|AUTH")
-NOT_RECORDED = "(not recorded)"
-"""In place of a value that its name says is secret."""
 
 
 def prepare_run(

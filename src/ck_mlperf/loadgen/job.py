@@ -58,6 +58,8 @@ RECORD, REPORT, FAILURE = "record.json", "report.txt", "failure.json"
 """What a run leaves beside LoadGen's logs; after an error only the last, {"exit_code": ...}."""
 USER_CONF = "mlperf_log_user.conf"
 """The user.conf in force, beside the logs and named so that it is removed with them."""
+NOT_RECORDED = "(not recorded)"
+"""In `Job.passed`: in place of a value that its name says is secret."""
 
 _PATHS = ("model", "images", "loadgen_native")
 _TYPES = {item.name: str for item in fields(Job)} | dict(
