@@ -91,8 +91,9 @@ class CkHome:
             CK_TOOLS=str(self.tools),
             HOME=str(folder / "home"),
             PATH=os.pathsep.join([str(programs), os.environ["PATH"]]),
+            PYTHONPATH=str(ROOT / "test/fakes/in_ck"),
         )
-        for name in ("CK_LOCAL_REPO", "CK_ROOT", "CK_CFG", "PYTHONPATH"):
+        for name in ("CK_LOCAL_REPO", "CK_ROOT", "CK_CFG"):
             self.environment.pop(name, None)
         shutil.copytree(ROOT, self.root, ignore=ignore_untracked)
         (folder / "home").mkdir()

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "src"))
-from ck_mlperf.catalog import install
+from ck_mlperf.catalog import install, options
 from ck_mlperf.catalog.kernel import hook, read_deps
 from ck_mlperf.catalog.step import Installation
 
@@ -15,7 +15,9 @@ from ck_mlperf.catalog.step import Installation
 @hook
 def pre_path(i: dict[str, Any]) -> dict[str, Any]:
     """CK knows the package's tags now, and has not named the folder yet."""
-    return {"return": 0, "install_env": install.resolve(Installation(i), i["customize"])}
+    installation = Installation(i)
+    options.check_install(installation.catalog, sys.argv, installation.environment)
+    return {"return": 0, "install_env": install.resolve(installation, i["customize"])}
 
 
 @hook

@@ -20,7 +20,8 @@ def ck_preprocess(i: dict[str, Any]) -> dict[str, Any]:
     program.remove_stale_results()
     recording.check_recording(sys.argv)
     environment = {name: str(env[name]) for name in env}
-    return {"return": 0, "bat": program.prepare_run(Catalog(ck), read_deps(i["deps"]), environment)}
+    deps = read_deps(i["deps"])
+    return {"return": 0, "bat": program.prepare_run(Catalog(ck), deps, environment, sys.argv)}
 
 
 @hook

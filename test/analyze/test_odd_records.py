@@ -141,6 +141,7 @@ CODE = ["$(touch x)", "`touch x`", "1;touch x", "1\ntouch x", '"', "'", "a&b", "
         *(("net", {}, [code], None) for code in CODE),
         *((code, {}, [], None) for code in [*CODE, "../net", "", "-x", "a b"]),
         ("net", {"LD_PRELOAD": "/tmp/x.so"}, [], None),
+        ("net", {"CUDA_INJECTION64_PATH": "/tmp/x.so"}, [], None),
         ("net", {"CK_ENV_COMPILER_PYTHON_FILE": "/tmp/x"}, [], None),
     ],
 )

@@ -99,7 +99,7 @@ def test_seven_series_make_two_plots():
     parts = curves.plot_throughput(points)
     assert [len(plot.series) for plot in parts] == [6, 5]
     assert [plot.title[-11:] for plot in parts] == ["part 1 of 2", "part 2 of 2"]
-    assert parts[1].series[-1].label == "cpu 11"
+    assert parts[1].series[-1].label == "fp32, cpu 11"
 
 
 def test_a_load_that_is_there_twice_is_two_series():
@@ -109,8 +109,8 @@ def test_a_load_that_is_there_twice_is_two_series():
     )
     (plot,) = curves.plot_throughput(points)
     assert [series.label for series in plot.series] == [
-        "8 samples per query",
-        "32 samples per query",
+        "fp32, 8 samples per query",
+        "fp32, 32 samples per query",
     ]
 
 

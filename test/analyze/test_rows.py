@@ -9,6 +9,7 @@ import pytest
 from ck_mlperf.analyze.rows import find_precision, make_run, read_runs
 from ck_mlperf.analyze.runs import Run
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.loadgen.job import NOT_RECORDED
 from ck_mlperf.results.experiments import ExperimentFile
 from ck_mlperf.results.migrate import read_record
 
@@ -176,7 +177,9 @@ def test_the_command_repeats_what_the_user_gave():
         {"key": "weights", "tags": weights, "version": "1", "uoa": ""},
         {"key": "images", "tags": ["dataset", "first.500"], "version": "", "uoa": ""},
     ]
-    run = make(settings={"ours": ours}, deps=deps, engine={"name": "onnxruntime-cuda"})
+    passed = {"OMP_NUM_THREADS": "2", "MY_TOKEN": NOT_RECORDED}
+    settings = {"ours": ours, "passed": passed}
+    run = make(settings=settings, deps=deps, engine={"name": "onnxruntime-cuda"})
     assert shlex.split(run.command) == [
         "ck",
         "benchmark",
@@ -186,6 +189,7 @@ def test_the_command_repeats_what_the_user_gave():
         "--env.CK_CUDA_DEVICES=0,1",
         "--env.CK_LOADGEN_CONF_FILE=my own.conf",
         "--env.CK_SILENT_MODE=yes",
+        "--env.OMP_NUM_THREADS=2",
         "--dep_add_tags.weights=device.cuda,fp16,model,onnx",
         "--dep_add_tags.images=first.500",
         "--skip_print_timers",

@@ -102,9 +102,10 @@ def build_real_record(run: RealRun) -> Record:
         result=result,
         accuracy=accuracy,
         engine=run.engine,
-        model=describe_model(recipe, "0" * 64),
+        model=describe_model(recipe, "0" * 64, "fp32"),
         dataset=describe_dataset(manifest, 500),
         environment=describe_environment(ROOT),
         deps=DEPS,
         start=START,
+        passed={},
     )

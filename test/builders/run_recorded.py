@@ -15,13 +15,18 @@ import numpy as np
 
 from ck_mlperf.loadgen.engines import make_engine
 from ck_mlperf.loadgen.one_test import run_test
-from ck_mlperf.loadgen.settings import read_settings
+from ck_mlperf.loadgen.settings import VARIABLES, read_settings
 from ck_mlperf.results.build import describe_engine
 
 log_dir, kind, model = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 images = np.random.default_rng(0).integers(0, 256, (500, 28, 28, 3), np.uint8)
 with make_engine(kind, model) as engine:
-    outcome = run_test(read_settings(os.environ), engine, images, log_dir)
+    outcome = run_test(
+        read_settings({v.name: os.environ.get(v.name, "") for v in VARIABLES}),
+        engine,
+        images,
+        log_dir,
+    )
 print(
     json.dumps(
         {

@@ -5,7 +5,9 @@ What it leaves after a run: test/test_examples.py, without CK, and test/program/
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +15,10 @@ from ck_mlperf.commands import main
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.loadgen.job import Job
 from ck_mlperf.loadgen.settings import RunSettings
+from ck_mlperf.models.recipe import load_model_recipe
 from ck_mlperf.results import job_run
+
+from ..builders.real_run import MODEL
 
 
 @pytest.fixture
@@ -83,6 +88,10 @@ def test_a_plan_is_known_by_its_sidecar_and_hashed_by_the_engine(tmp_path, monke
         return job_run.check_unchanged(Job(RunSettings(), plan, sha256, {}, Path(), kind))
 
     assert check("tensorrt", "a" * 64) == "a" * 64
+    recipe = load_model_recipe(MODEL)
+    job = Job(RunSettings(), plan, "", {}, Path(), "tensorrt")
+    assert job_run.find_precision(job, recipe) == "tf32"
+    assert job_run.find_precision(replace(job, engine="onnx"), recipe) == "fp32"
     with pytest.raises(UserError, match=r"has changed since it was registered .*the plan's tags"):
         check("tensorrt", "b" * 64)
     with pytest.raises(UserError, match=r"has changed.*ck detect soft:model\.onnx"):
@@ -91,3 +100,4 @@ def test_a_plan_is_known_by_its_sidecar_and_hashed_by_the_engine(tmp_path, monke
 
 class Sidecar:
     plan_sha256 = "a" * 64
+    key = SimpleNamespace(precision="tf32")

@@ -57,6 +57,7 @@ def main() -> None:
     record["logs"] = [{"file": "mlperf_log_detail.txt", "sha256": digest, "bytes": len(log)}]
     (entry / "logs").mkdir(exist_ok=True)
     (entry / "logs" / f"{digest}.gz").write_bytes(gzip.compress(log, mtime=0))
+    record["model"]["precision"] = "fp32"
     point = {"characteristics_list": [{"run": record}]}
     (entry / f"ckp-{uuid.uuid4().hex[:16]}.0001.json").write_text(json.dumps(point))
     with (home / "calls").open("a") as calls:

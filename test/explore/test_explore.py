@@ -27,8 +27,10 @@ def test_a_sweep_ends_complete_and_interleaves_repetitions(fake_ck: FakeCk) -> N
     ]
     assert len(set(calls)) == 5
     assert "2 configurations, 5 runs: 0 done, 5 to do, about 20 s (an estimate)" in out
-    assert "[1/5] digits onnx, Offline, batch 2, accuracy: accuracy 99.200%" in out
-    assert "[5/5] digits onnx, Offline, batch 2, repetition 2: 1,234 samples/s, INVALID" in out
+    assert "[1/5] digits onnx, Offline, batch 2, accuracy, fp32: accuracy 99.200%" in out
+    assert (
+        "[5/5] digits onnx, Offline, batch 2, repetition 2, fp32: 1,234 samples/s, INVALID" in out
+    )
     assert "5 of 5 runs are recorded in experiment s" in out
     assert json.loads((fake_ck.experiments / "s" / ".cm" / "meta.json").read_text()) == {
         "tags": ["explore", "loadgen"]

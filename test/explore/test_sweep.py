@@ -205,6 +205,8 @@ def test_the_definition_survives_json(tmp_path: Path) -> None:
         ({"model": "a b"}, ["want tags, joined with +"]),
         ({"model": "$(id)"}, ["want tags, joined with +"]),
         ({"weights": "model,onnx;x"}, ["want tags"]),
+        ({"weights": "model,onnx,fp16,int8"}, ["fp16 and int8: want one precision"]),
+        ({"env.CK_BATCHSIZE": "4"}, ["CK_BATCHSIZE: no such variable; did you mean CK_BATCH_S"]),
         ({"weights": "model", "precision": "fp16"}, ["leave out precision"]),
         ({"repetitions": "0"}, ["repetitions: '0': want a whole number, 1 to 1,000"]),
         ({"repetitions": "1,2"}, ["repetitions: want one value, not 2"]),

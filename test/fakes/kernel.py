@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ck_mlperf.catalog.kernel import Catalog
 
 
 class FakeKernel:
-    """installed: the requests of all installations, which give an entry with their tags."""
+    """installed: the requests of all installations, which give an entry with their tags.
+
+    module_folder: where CK's own modules are.
+    """
 
     def __init__(self) -> None:
+        self.__file__ = ""
+        self.module_folder = Path()
         self.work: dict[str, Any] = {}
         self.entries: dict[str, dict[str, Any]] = {}
         self.packages: dict[str, dict[str, Any]] = {}
@@ -41,9 +47,15 @@ class FakeKernel:
         ]
         return {"lst": found}
 
+    def _search_package(self, i):
+        return {"lst": [{"data_uid": name, "meta": meta} for name, meta in self.packages.items()]}
+
     def _load_env(self, i):
         meta = self.entries.get(i["data_uoa"])
         return {"data_uid": i["data_uoa"], "dict": meta} if meta else {"return": 16}
+
+    def _find_module(self, i):
+        return {"path": str(self.module_folder / i["data_uoa"])}
 
     def _delete_env(self, i):
         del self.entries[i["data_uoa"]]

@@ -15,13 +15,13 @@ from ck_mlperf.images.preprocessed import load_preprocessed
 from ck_mlperf.loadgen.engines import make_engine
 from ck_mlperf.loadgen.one_test import run_test
 from ck_mlperf.loadgen.resolve import resolve_devices
-from ck_mlperf.loadgen.settings import read_settings
+from ck_mlperf.loadgen.settings import VARIABLES, read_settings
 from ck_mlperf.results.logs import read_answers, read_result
 
 
 def main() -> None:
     plan, images, log_dir = map(Path, sys.argv[1:4])
-    settings = read_settings(os.environ)
+    settings = read_settings({v.name: os.environ.get(v.name, "") for v in VARIABLES})
     engines = [
         make_engine("tensorrt", plan, device=device)
         for device in resolve_devices(settings, "tensorrt")

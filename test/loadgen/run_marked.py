@@ -30,7 +30,7 @@ from ck_mlperf.loadgen.harness.queued import QueuedSystem
 from ck_mlperf.loadgen.harness.sut import SystemUnderTest
 from ck_mlperf.loadgen.one_test import run_test
 from ck_mlperf.loadgen.resolve import resolve_settings
-from ck_mlperf.loadgen.settings import read_settings
+from ck_mlperf.loadgen.settings import VARIABLES, read_settings
 
 
 class MarkedEngine(Engine):
@@ -124,7 +124,11 @@ def main():
     pauses = [float(ms) / 1000 for ms in os.environ.get("CK_MARKED_PAUSES_MS", "0").split(",")]
     engines = [MarkedEngine("", depth, pause_s) for pause_s in pauses[:-1]]
     engines.append(MarkedEngine(failure, depth, pauses[-1]))
-    settings = resolve_settings(read_settings(os.environ), count, MarkedEngine.max_batch)
+    settings = resolve_settings(
+        read_settings({v.name: os.environ.get(v.name, "") for v in VARIABLES}),
+        count,
+        MarkedEngine.max_batch,
+    )
     library = os.environ.get("CK_MARKED_LIBRARY")
     interface = NativeInterface(Path(library)) if library else None
     if failure == "callback":

@@ -18,6 +18,7 @@ JOB = Job(
     images=Path("/images"),
     engine="tensorrt",
     loadgen_native=Path("/libloadgen.so"),
+    passed={"CUDA_VISIBLE_DEVICES": "0"},
     deps=[{"key": "weights", "tags": ["model"], "version": "1", "uoa": "0123456789abcdef"}],
 )
 
@@ -45,17 +46,18 @@ def test_what_a_job_holds():
         "images": "/images",
         "engine": "tensorrt",
         "loadgen_native": "/libloadgen.so",
+        "passed": {"CUDA_VISIBLE_DEVICES": "0"},
         "deps": [{"key": "weights", "tags": ["model"], "version": "1", "uoa": "0123456789abcdef"}],
     }
 
 
 def test_some_keys_may_be_left_out(path):
     values = json.loads(JOB.to_json())
-    for key in ("engine", "loadgen_native", "deps"):
+    for key in ("engine", "loadgen_native", "passed", "deps"):
         del values[key]
     path.write_text(json.dumps(values))
     job = read_job(path)
-    assert (job.engine, job.loadgen_native, job.deps) == ("onnx", None, ())
+    assert (job.engine, job.loadgen_native, job.passed, job.deps) == ("onnx", None, {}, ())
 
 
 @pytest.mark.parametrize(

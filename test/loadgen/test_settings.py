@@ -202,6 +202,21 @@ def test_wrong_value(name, value, wanted):
 def test_misspelt_variable():
     problem = read_problem(CK_LOADGEN_SCENARYO="Offline")
     assert "CK_LOADGEN_SCENARYO: no such variable; did you mean CK_LOADGEN_SCENARIO?" in problem
+    assert "did you mean CK_BATCH_SIZE?" in read_problem(CK_BATCHSIZE="4")
+    read_settings({"CUDA_VISIBLE_DEVICES": "0"})
+
+
+@pytest.mark.parametrize("read", [read_settings, load_settings])
+def test_singlestream_has_no_batches(read):
+    one, many = ("1", "8") if read is read_settings else (1, 8)
+    assert "CK_BATCH_SIZE=8: SingleStream sends one" in read_problem(read, CK_BATCH_SIZE=many)
+    assert read({"CK_BATCH_SIZE": one}).batch_size == 1
+    assert read({"CK_BATCH_SIZE": many, "CK_LOADGEN_SCENARIO": "Offline"}).batch_size == 8
+
+
+def test_problems_found_elsewhere_are_listed_too():
+    with pytest.raises(UserError, match=r"2 settings .*\n  --x: no such option\n  CK_BATCH"):
+        read_settings({"CK_BATCH_SIZE": "many"}, ["--x: no such option"])
 
 
 def test_all_problems_at_once(tmp_path):

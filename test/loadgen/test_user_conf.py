@@ -1,7 +1,12 @@
 """user.conf: what LoadGen passes over in silence is a problem here."""
 
+import importlib.metadata
+import re
+from pathlib import Path
+
 import pytest
 
+from ck_mlperf.loadgen import mlperf_conf
 from ck_mlperf.loadgen.user_conf import read_user_conf
 
 
@@ -27,11 +32,36 @@ resnet50.*.min_query_count = 2
 ssd-mobilenet.Offline.min_duration = 7
 *.Server.target_latency = 15
 """
-    values, problems = read(text)
-    assert problems == []
-    assert values == {"min_query_count": 4, "min_duration": 600000, "target_qps": 12.5}
-    assert read(text, "Server")[0]["min_query_count"] == 2
-    assert read(text, "Server")[0]["target_latency"] == 15
+    conf = read(text)
+    assert (conf.problems, conf.notes) == ([], [])
+    assert conf.values == {"min_query_count": 4, "min_duration": 600000, "target_qps": 12.5}
+    assert read(text, "Server").values["min_query_count"] == 2
+    assert read(text, "Server").values["target_latency"] == 15
+
+
+def test_lines_for_any_model_of_mlperf_conf(read):
+    """Also with keys that only such a model has."""
+    models = mlperf_conf.MODELS - {"resnet50"}
+    assert {"yolo", "wan-2.2-t2v-a14b"} <= models
+    lines = [f"{model}.*.performance_sample_count_override = 64" for model in sorted(models)]
+    conf = read("\n".join([*lines, "llama2-70b.Server.ttft_latency = 2000"]))
+    assert (conf.values, conf.problems, conf.notes) == ({}, [], [])
+
+
+def test_models_are_those_of_the_installed_loadgen():
+    """Its mlperf.conf is compiled into the Python module."""
+    mlperf_loadgen = pytest.importorskip("mlperf_loadgen")
+    text = Path(mlperf_loadgen.__file__).read_bytes()
+    names = re.findall(rb"^([\w.-]+)\.[\w*]+\.\w+ = \d", text, re.MULTILINE)
+    assert {name.decode() for name in names} == mlperf_conf.MODELS
+    assert importlib.metadata.version("mlcommons-loadgen") == mlperf_conf.VERSION
+
+
+def test_unknown_model_is_passed_over_with_a_note(read):
+    conf = read("*.*.min_duration = 5\nssd-resnet34.Server.target_latency = 100\n")
+    assert (conf.values, conf.problems) == ({"min_duration": 5}, [])
+    assert "line 2: passed over" in conf.notes[0]
+    assert "'ssd-resnet34'" in conf.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -55,30 +85,33 @@ ssd-mobilenet.Offline.min_duration = 7
         ("*.Offline.min_querry_count = 9", "did you mean min_query_count?"),
         ("*.offline.min_query_count = 9", "did you mean Offline?"),
         ("resnet.Offline.min_query_count = 9", "did you mean resnet50?"),
+        ("resnet-50.Offline.min_query_count = 9", "did you mean resnet50?"),
+        ("ResNet50.Offline.min_query_count = 9", "did you mean resnet50?"),
         ("*.MultiStream.target_qps = 20", "does not read target_qps in MultiStream"),
         ("*.SingleStream.target_latency_percentile = 100", "below 100"),
         ("*.Offline.mode = 2", "set CK_LOADGEN_MODE instead"),
         ("*.*.qsl_rng_seed = 7", "its own mlperf.conf"),
         ("*.*.performance_sample_count_override = 64", "CK_LOADGEN_BUFFER_SIZE"),
-        ("min_duration = 5", "no model 'min_duration'"),
+        ("min_duration = 5", "want `model.Scenario.key = value`"),
+        ("yolo.Offline.target_qps=10", "with a space on either side"),
     ],
 )
 def test_problem(read, line, wanted):
-    _, problems = read(f"# first\n\n{line}\n")
+    problems = read(f"# first\n\n{line}\n").problems
     assert len(problems) == 1
     assert wanted in problems[0]
     assert "user.conf, line 3: " in problems[0]
 
 
 def test_twice(read):
-    _, problems = read("*.*.min_duration = 1\n*.*.min_duration = 2\n")
+    problems = read("*.*.min_duration = 1\n*.*.min_duration = 2\n").problems
     assert problems[0].endswith("line 2: *.*.min_duration is set on line 1 already")
 
 
 def test_no_text(read):
-    assert "not a text file" in read(b"\xff\xfe\x00")[1][0]
+    assert "not a text file" in read(b"\xff\xfe\x00").problems[0]
 
 
 def test_latency_of_other_scenarios_may_have_decimals(read):
-    values, problems = read("*.SingleStream.target_latency = 0.5\n", "SingleStream")
-    assert (values, problems) == ({"target_latency": 0.5}, [])
+    conf = read("*.SingleStream.target_latency = 0.5\n", "SingleStream")
+    assert (conf.values, conf.problems) == ({"target_latency": 0.5}, [])

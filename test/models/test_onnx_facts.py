@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.models.recipe import load_model_recipe
@@ -72,6 +74,28 @@ def test_an_input_of_another_type(tmp_path):
     path = make_onnx(tmp_path / "tiny.onnx", dtype=TensorProto.INT64)
     with pytest.raises(UserError, match="input images is INT64"):
         load_model_recipe(path)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_the_precision_of_a_file_that_came_so(tmp_path, precision):
+    path = make_onnx(tmp_path / "tiny.onnx", ("N", 3, 8, 8))
+    write_recipe(path)
+    model = onnx.load(path)
+    if precision == "fp16":
+        half = helper.make_tensor("half", TensorProto.FLOAT16, [9999], [0] * 9999)
+        model.graph.initializer.append(half)
+    if precision == "int8":
+        tensor = model.graph.output[0].name
+        model.graph.node.append(helper.make_node("QuantizeLinear", [tensor, "s"], ["q"]))
+    onnx.save(model, path)
+    recipe = load_model_recipe(path)
+    assert recipe.file_precision == precision
+    assert ("precision" in recipe.to_dict()) == (precision != "fp32")
+    path.with_suffix(".json").write_text(json.dumps(recipe.to_dict()))
+    assert load_model_recipe(path) == recipe
+    conversion = {"precision": "fp32"}  # of a file that was converted, this is said by its recipe
+    path.with_suffix(".json").write_text(json.dumps(recipe.to_dict() | {"conversion": conversion}))
+    assert load_model_recipe(path).file_precision == "fp32"
 
 
 def test_an_output_that_is_not_there(model):

@@ -126,7 +126,8 @@ def test_imagenet_walk_with_a_model_of_1001_classes(clean, server):
 def check_plan_of_2019(ck) -> None:
     """The weights of the command of 2019, word for word: converted from what is registered."""
     tags = "model,tensorrt,resnet,converted-from-onnx,fp32,maxbatch.32"
-    failed = ck("run", PROGRAM, f"--dep_add_tags.weights={tags}", "--env.CK_BATCH_SIZE=32", code=2)
+    load = ["--env.CK_LOADGEN_SCENARIO=Offline", "--env.CK_BATCH_SIZE=32"]
+    failed = ck("run", PROGRAM, f"--dep_add_tags.weights={tags}", *load, code=2)
     (plan,) = ck.tools.glob("model-tensorrt-convert-from-onnx-resnet50*/model.plan")
     sidecar = json.loads(plan.with_name("model.plan.json").read_text())
     assert (sidecar["key"]["precision"], sidecar["key"]["max_batch"]) == ("fp32", 32)

@@ -172,10 +172,11 @@ def test_converted_files_are_found_by_nobody_who_does_not_ask(ck, plans):
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_onnx_runtime_runs_a_converted_file_that_is_asked_for(ck, plans, precision, samples):
     weights = f"model,onnx,digits,converted-from-onnx,{precision},input.{samples}"
-    ck("run", PROGRAM, f"--dep_add_tags.weights={weights}", "--env.CK_LOADGEN_SCENARIO=Offline",
-       "--env.CK_BATCH_SIZE=50")  # fmt: skip
+    printed = ck("run", PROGRAM, f"--dep_add_tags.weights={weights}",
+                 "--env.CK_LOADGEN_SCENARIO=Offline", "--env.CK_BATCH_SIZE=50").stdout  # fmt: skip
     job = json.loads((ck.tmp / "job.json").read_text())
     assert job["recipe"]["conversion"]["precision"] == precision
+    assert f"| model digits {precision} on ONNX Runtime" in printed
     assert job["recipe"]["input"]["dtype"] == (
         NATIVE[precision] if samples == "native" else samples
     )

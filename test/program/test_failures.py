@@ -45,8 +45,17 @@ def nothing_recorded(ck):
 
 def test_all_bad_settings_are_reported_at_once(ck, command):
     process = ck(*command, "--env.CK_LOADGEN_SCENARIO=Sideways", "--env.CK_BATCH_SIZE=many",
-                 "--env.CK_LOADGEN_SCENARO=Offline", code=2)  # fmt: skip
-    assert_failed(ck, process, "Sideways", "many", "CK_LOADGEN_SCENARO", "CK_LOADGEN_SCENARIO")
+                 "--env.CK_LOADGEN_SCENARO=Offline", "--env.CK_BATCHSIZE=4",
+                 "--env.TENSORRT_WORKSPACE=9", "--dep_add_tags.weight=model,onnx,vgg",
+                 "--dep_add_tag.weights=model,onnx,vgg", "--deps.image=x", "--recrod",
+                 code=2)  # fmt: skip
+    assert_failed(ck, process, "Sideways", "many", "CK_LOADGEN_SCENARO", "CK_LOADGEN_SCENARIO",
+                  "CK_BATCHSIZE: no such variable; did you mean CK_BATCH_SIZE?",
+                  "did you mean TENSORRT_WORKSPACE_MIB?",
+                  "--dep_add_tags.weight: no such dependency; did you mean weights?",
+                  "did you mean --dep_add_tags.weights?",
+                  "--deps.image: no such dependency; did you mean images?",
+                  "--recrod: no such option; did you mean --record?")  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -68,9 +77,46 @@ def test_more_images_than_there_are(ck, command):
     assert_failed(ck, process, "501", "500")
 
 
-def test_unknown_model(ck, command):
-    process = ck(*command, "--dep_add_tags.weights=model,onnx,vgg", code=2)
-    assert_failed(ck, process, "vgg", "ck detect soft:model.onnx")
+@pytest.mark.parametrize(
+    ("tags", "wanted"),
+    [
+        ("model,onnx,resnet51", "none has resnet51; did you mean resnet50?"),
+        ("model,onnx,digits,fp16,int8", "fp16 and int8: want one precision, not several"),
+    ],
+)
+def test_tags_that_no_model_has(ck, command, tags, wanted):
+    assert_failed(ck, ck(*command, f"--dep_add_tags.weights={tags}", code=2), wanted)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("run program:misspelt", 1, "CK error: [program] no program(s) found!"),
+        ("benchmark program:misspelt", 1, "no programs found for this pipeline!"),
+        ("install package:misspelt --quiet", 16, "can't find path to CK entry"),
+        (
+            "install package --tags=model,onnx,resnet51 --quiet",
+            16,
+            'CK error: [package] package with tags "model,onnx,resnet51" for your environment was '
+            "not found!!",
+        ),
+        (
+            "install package --tags=model,tensorrt,digits,converted-from-onnx,fp16,int8 --quiet",
+            1,
+            "contradiction on variable (ML_MODEL_DATA_TYPE) detected when adding",
+        ),
+    ],
+)
+def test_what_ck_says_by_itself(ck, words, code, said):
+    """docs/troubleshooting.md quotes it."""
+    process = ck(*words.split(), code=code)
+    assert said in process.stdout
+    assert "Traceback" not in process.stdout + process.stderr
+
+
+def test_an_installation_refuses_variables_that_it_does_not_read(ck):
+    process = ck("install", "package:model-onnx-digits", "--env.CK_BATCHSIZE=4", "--quiet", code=2)
+    assert "CK_BATCHSIZE: no package reads such a variable" in process.stderr
 
 
 def digits_with(ck, folder, change) -> str:
@@ -254,8 +300,7 @@ def test_kill_while_a_point_is_recorded(ck, repository):
     killed = 0
     # Before a change of the experiment's files: each of the first, then every sixth.
     for at in itertools.chain(range(1, 5), itertools.count(5, 6)):
-        process = ck(*command, code=None, KILL_FOLDER=str(experiment), KILL_AT=str(at),
-                     PYTHONPATH=str(repository / "test/fakes/kill_at"))  # fmt: skip
+        process = ck(*command, code=None, KILL_FOLDER=str(experiment), KILL_AT=str(at))
         if process.returncode == 0:
             break
         assert process.returncode == -signal.SIGKILL

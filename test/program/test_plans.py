@@ -142,7 +142,8 @@ def test_a_plan_on_a_gpu_is_built_for_it(ck, handed_over, with_gpu):
     weights = "model,tensorrt,digits,converted-from-onnx,fp32"
     # Without a GPU it is built for all that TensorRT for RTX runs on.
     ck("install", "package", f"--tags={weights},maxbatch.5", "--quiet")
-    flags = [f"--dep_add_tags.weights={weights}", "--env.CK_BATCH_SIZE=5"]
+    load = ["--env.CK_LOADGEN_SCENARIO=Offline", "--env.CK_BATCH_SIZE=5"]
+    flags = [f"--dep_add_tags.weights={weights}", *load]
     job, printed = handed_over(*flags, **with_gpu)
     assert "building again: " in printed
     assert "gpu.compute_capabilities is [8.9]" in printed
@@ -165,7 +166,7 @@ def test_a_plan_on_a_gpu_is_built_for_it(ck, handed_over, with_gpu):
     assert asked.read_text().split() == ["asked"]  # each time may take a second
     assert "building again: " not in printed
     by_uid = f"--deps.weights={deps['weights']['uoa']}"
-    assert handed_over(by_uid, "--env.CK_BATCH_SIZE=5", **with_gpu)[0] == job
+    assert handed_over(by_uid, *load, **with_gpu)[0] == job
     # Built again by hand, in the same place: registered again.
     sidecar["plan"]["sha256"] = "0" * 64
     sidecar_path.write_text(json.dumps(sidecar))

@@ -65,7 +65,8 @@ def test_performance_run(ck, scenario):
 @pytest.mark.slow
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_accuracy_is_the_same_in_every_scenario(ck, scenario):
-    ck("run", PROGRAM, f"--env.CK_LOADGEN_SCENARIO={scenario}", "--env.CK_BATCH_SIZE=7",
+    batch = [] if scenario == "SingleStream" else ["--env.CK_BATCH_SIZE=7"]
+    ck("run", PROGRAM, f"--env.CK_LOADGEN_SCENARIO={scenario}", *batch,
        "--env.CK_LOADGEN_BUFFER_SIZE=64")  # fmt: skip
     record = read_record(ck)
     assert record["accuracy"]["total"] == 500
@@ -73,11 +74,21 @@ def test_accuracy_is_the_same_in_every_scenario(ck, scenario):
     assert record["accuracy"]["top5_percent"] >= record["accuracy"]["top1_percent"]
 
 
-def test_submission_run_gives_accuracy_and_latencies(ck):
-    ck("run", PROGRAM, "--env.CK_LOADGEN_MODE=SubmissionRun", "--env.CK_LOADGEN_DURATION=1")
+def test_submission_run_gives_accuracy_and_latencies(ck, tmp_path):
+    """And what else the user gives: other variables, and lines of user.conf for other models."""
+    conf = tmp_path / "user.conf"
+    conf.write_text("yolo.Offline.target_qps = 9\nbart.Offline.target_qps = 9\n")
+    printed = ck("run", PROGRAM, "--env.CK_LOADGEN_MODE=SubmissionRun",
+                 "--env.CK_LOADGEN_DURATION=1", f"--env.CK_LOADGEN_CONF_FILE={conf}",
+                 "--env.CUDA_VISIBLE_DEVICES=0", "--env.MY_TOKEN=abc").stdout  # fmt: skip
+    assert "line 2: passed over, LoadGen 6.0.17 knows no model 'bart'" in printed
+    assert "| model digits fp32 on ONNX Runtime CPU" in printed
     record = read_record(ck)
     assert record["accuracy"]["total"] == 500
     assert record["latencies_ns"]["p50"] > 0
+    assert record["model"]["precision"] == "fp32"
+    passed = {"CUDA_VISIBLE_DEVICES": "0", "MY_TOKEN": "(not recorded)"}
+    assert record["settings"]["passed"] == passed
 
 
 @pytest.mark.slow

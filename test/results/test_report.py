@@ -179,18 +179,19 @@ def test_margins_as_a_person_reads_them():
     ("dataset", "model", "engine", "wanted"),
     [
         (DIGITS, MODEL, CPU,
-         "digits (500 handwritten digits, not ImageNet) | model digits on "
+         "digits (500 handwritten digits, not ImageNet) | model digits on "  # an older record
          "ONNX Runtime CPU 1.32.0 (no GPU, not TensorRT)"),
-        (WHOLE, replace(MODEL, name="resnet50_v1"), CPU,
-         "ImageNet (the whole validation set, 50000 images) | model resnet50_v1 on "
+        (WHOLE, replace(MODEL, name="resnet50_v1", precision="fp32"), CPU,
+         "ImageNet (the whole validation set, 50000 images) | model resnet50_v1 fp32 on "
          "ONNX Runtime CPU 1.32.0 (no GPU, not TensorRT)"),
-        (replace(WHOLE, used=500), replace(MODEL, name="resnet50_random", weights="random"),
+        (replace(WHOLE, used=500),
+         replace(MODEL, name="resnet50_random", weights="random", precision="fp16"),
          replace(CPU, name="null"),
-         "ImageNet (500 images, not the whole validation set) | model resnet50_random, "
+         "ImageNet (500 images, not the whole validation set) | model resnet50_random fp16, "
          "RANDOM WEIGHTS on null engine (no network ran, not TensorRT)"),
-        (WHOLE, replace(MODEL, name="resnet50_v1"),
+        (WHOLE, replace(MODEL, name="resnet50_v1", precision="int8"),
          replace(CPU, name="tensorrt", version="10.3", device="NVIDIA H100"),
-         "ImageNet (the whole validation set, 50000 images) | model resnet50_v1 on "
+         "ImageNet (the whole validation set, 50000 images) | model resnet50_v1 int8 on "
          "TensorRT 10.3 on NVIDIA H100"),
         (replace(DIGITS, name="cifar10", used=9), MODEL,
          replace(CPU, name="other", version="2", device="TensorRT lookalike"),

@@ -19,6 +19,7 @@ from ck_mlperf.common.printable import make_printable
 from ck_mlperf.common.shell import is_plain
 from ck_mlperf.common.tags import is_ck_tag
 from ck_mlperf.loadgen.engines.registry import find_by_name
+from ck_mlperf.loadgen.job import NOT_RECORDED
 from ck_mlperf.loadgen.settings import EXPLORE_RUN, VARIABLES
 from ck_mlperf.machine.facts import Repository
 from ck_mlperf.models.precisions import PRECISIONS
@@ -46,6 +47,14 @@ _POSITIVE = (
 )
 _PERFORMANCE = {"met": True, "not met": False, "not measured": None}
 _DEFAULTS = {variable.name: variable.default for variable in VARIABLES}
+# Variables of libraries that a command to repeat a run may set. With others, such as LD_PRELOAD and
+# CUDA_INJECTION64_PATH, a record could make its reader run anything.
+_HARMLESS = {
+    *("CUDA_DEVICE_MAX_CONNECTIONS", "CUDA_DEVICE_ORDER", "CUDA_MODULE_LOADING"),
+    *("CUDA_VISIBLE_DEVICES", "GOMP_CPU_AFFINITY", "GOMP_SPINCOUNT", "KMP_AFFINITY"),
+    *("KMP_BLOCKTIME", "MALLOC_ARENA_MAX", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "OMP_PLACES"),
+    *("OMP_PROC_BIND", "OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS"),
+}
 
 
 class Reading(NamedTuple):
@@ -157,8 +166,9 @@ def make_command(
 ) -> str | None:
     """The command that makes a run again; None where it could do anything else.
 
-    A shell interprets no part of it, and the program knows the variables: others steer CK itself.
-    environment: variables of the program. weights: the model's tags. images: a tag of the images.
+    A shell interprets no part of it, and no variable is there that could run anything: those of the
+    program, and _HARMLESS.
+    environment: variables of --env. weights: the model's tags. images: a tag of the images.
     """
     words = ["ck", "benchmark", f"program:{program}", "--repetitions=1"]
     words += [f"--env.{name}={environment[name]}" for name in sorted(environment)]
@@ -166,7 +176,7 @@ def make_command(
         words.append(f"--dep_add_tags.weights={','.join(sorted(weights))}")
     if images:
         words.append(f"--dep_add_tags.images={images}")
-    is_known = _PROGRAM.fullmatch(program) and environment.keys() <= _DEFAULTS.keys()
+    is_known = _PROGRAM.fullmatch(program) and environment.keys() <= _DEFAULTS.keys() | _HARMLESS
     if not is_known or not all(map(is_plain, words)):
         return None
     return shlex.join([*words, "--skip_print_timers"])
@@ -203,7 +213,8 @@ def _take_columns(record: Record, file: ExperimentFile, repetition: int) -> Run:
         devices=None if engine.devices is None else len(engine.devices),
         model=model.name,
         weights=model.weights,
-        precision=find_precision(tags["weights"]) if "weights" in tags else None,
+        precision=model.precision
+        or (find_precision(tags["weights"]) if "weights" in tags else None),
         model_sha256=model.sha256,
         dataset=record.dataset.name,
         images=record.dataset.used,
@@ -253,6 +264,11 @@ def _take_columns(record: Record, file: ExperimentFile, repetition: int) -> Run:
                 for name, setting in record.settings.ours.items()
                 if setting.origin == "env" and (name, setting.value) not in _IMPLIED
                 if name != EXPLORE_RUN
+            }
+            | {
+                name: value
+                for name, value in (record.settings.passed or {}).items()
+                if value != NOT_RECORDED
             },
             _request_weights(tags.get("weights", ()), engine.name),
             next((tag for tag in tags.get("images", ()) if _FIRST_IMAGES.fullmatch(tag)), None),

@@ -60,7 +60,8 @@ def split_by_series(
     if not any_load and any(len(set(map(load_of, of))) < len(of) for of in by_key.values()):
         names.append("samples_per_query")
         by_key = _group(points, read_key)
-    telling = _find_telling(list(by_key)) or [names.index("precision"), names.index("engine")]
+    telling = _find_telling(list(by_key)) or [names.index("engine")]
+    telling = sorted({names.index("precision"), *telling})
     labelled = []
     for key, of_series in by_key.items():
         parts = [_describe_part(names[place], key[place]) for place in telling]

@@ -30,6 +30,7 @@ class Kernel(Protocol):
     """CK's kernel, as far as it is used here. work: its own notes."""
 
     work: dict[str, Any]
+    __file__: str
 
     def access(self, i: Request) -> Request: ...
 
@@ -197,6 +198,14 @@ class Catalog:
             raise UserError(f"--deps.{key}={uid}: CK has no such entry; see `ck show env`")
         return entry
 
+    def read_sources(self, modules: Collection[str]) -> str:
+        """The text of CK's kernel and of some of its modules."""
+        paths = [Path(self.ck.__file__)]
+        for name in modules:
+            found = self._access(action="find", module_uoa="module", data_uoa=name)
+            paths.append(Path(found["path"], "module.py"))
+        return "\n".join(path.read_text(encoding="utf-8") for path in paths)
+
     def find_packages(self, tags: Collection[str]) -> list[Package]:
         """The packages that have all the tags, as their own or as variations."""
         found = self._access(
@@ -208,6 +217,11 @@ class Catalog:
             add_info="yes",
         )
         return [Package(p["data_uid"], p["data_uoa"], p["meta"]) for p in found["lst"]]
+
+    def list_dep_keys(self) -> set[str]:
+        """The keys of all packages' dependencies."""
+        found = self._access(action="search", module_uoa="package", add_meta="yes")
+        return {key for package in found["lst"] for key in package["meta"].get("deps", {})}
 
     def load_package(self, name: str) -> Package:
         """A package of this repository."""

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,14 @@ from ck_mlperf.catalog.conversion import Conversion
 from ck_mlperf.catalog.host import has_driver
 from ck_mlperf.catalog.images import resolve_images
 from ck_mlperf.catalog.kernel import Catalog, Dep, Entry, fail
+from ck_mlperf.catalog.options import (
+    RUN,
+    Known,
+    find_build_variables,
+    find_unknown_options,
+    list_options,
+    read_build_variables,
+)
 from ck_mlperf.catalog.plan import PlanChain
 from ck_mlperf.catalog.request import (
     CONVERTED,
@@ -42,22 +51,34 @@ from ck_mlperf.loadgen.engines.registry import (
     choose_engine,
     list_tags,
 )
-from ck_mlperf.loadgen.job import FAILURE, RECORD, REPORT, Job
+from ck_mlperf.loadgen.job import FAILURE, NOT_RECORDED, RECORD, REPORT, Job
 from ck_mlperf.loadgen.settings import RunSettings, read_settings
 
 JOB = "job.json"
 
 _ANY_MODEL = {"model", "image-classification"}
+_SECRET = re.compile(r"KEY|PASS|SECRET|TOKEN|CREDENTIAL|AUTH")
 
 
-def prepare_run(catalog: Catalog, deps: Mapping[str, Dep], environment: Mapping[str, str]) -> str:
+def prepare_run(
+    catalog: Catalog,
+    deps: Mapping[str, Dep],
+    environment: Mapping[str, str],
+    arguments: Sequence[str],
+) -> str:
     """Fill in the deps that CK has skipped, and write the job.
 
-    environment: the run's variables, as --env gives them. Returns the lines of bash that set the
-    engine up. Raises UserError.
+    environment: the run's variables, as --env gives them. arguments: the command line. Returns the
+    lines of bash that set the engine up. Raises UserError.
     """
     check_plain(environment)
-    settings = read_settings(environment)
+    known = Known(catalog.read_sources(RUN))
+    problems = find_unknown_options(list_options(arguments), deps, known)
+    problems += find_build_variables(environment, read_build_variables(catalog))
+    # Those that CK sets itself, such as CK_CPU_FREQUENCY.
+    own = {name for name in environment if name.startswith("CK_") and known.has_variable(name)}
+    environment = {name: environment[name] for name in environment if name not in own}
+    settings = read_settings(environment, problems)
     engine = resolve_model(catalog, deps, settings)
     model = deps["weights"].entry
     assert model is not None
@@ -82,10 +103,20 @@ def prepare_run(catalog: Catalog, deps: Mapping[str, Dep], environment: Mapping[
         recipe=recipe,
         images=Path(deps["images"].path),
         loadgen_native=native,
+        passed=select_passed(environment),
         deps=[describe_dep(key, dep.entry) for key, dep in sorted(deps.items()) if dep.entry],
     )
     Path(JOB).write_text(job.to_json(), encoding="utf-8")
     return lines
+
+
+def select_passed(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that are passed on to the program and are none of its own, for the record."""
+    return {
+        name: NOT_RECORDED if _SECRET.search(name.upper()) else environment[name]
+        for name in sorted(environment)
+        if not name.startswith("CK_")
+    }
 
 
 def finish_run() -> dict[str, Any]:
@@ -136,16 +167,16 @@ def resolve_model(catalog: Catalog, deps: Mapping[str, Dep], settings: RunSettin
     dep, python = deps["weights"], deps["python"].path
     asked = dep.tags
     tags = asked - list_tags()
+    # Also of a file that is run as it is: tags that contradict each other are refused.
+    request = read_request(tags, settings.batch_size or DEFAULT_MAX_BATCH)
     if dep.uid:
         entry = catalog.load_pinned("weights", dep.uid)
         if "tensorrt" in entry.tags:
             check_pinned_plan(catalog, entry, python)
             tags.add("tensorrt")
     elif "tensorrt" in tags:
-        request = read_request(tags, settings.batch_size or DEFAULT_MAX_BATCH)
         entry = PlanChain(catalog, request, python).obtain()
     elif CONVERTED in tags:
-        request = read_request(tags)
         source = obtain_source(catalog, "weights", request.source)
         entry = Conversion(catalog, request, source).obtain()
     else:

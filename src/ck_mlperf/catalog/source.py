@@ -7,6 +7,7 @@ from collections.abc import Collection
 from ck_mlperf.catalog.kernel import Catalog, Entry, Package
 from ck_mlperf.catalog.request import CONVERTED, ONNX, RANDOM
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.suggest import suggest
 from ck_mlperf.common.tags import join_tags
 
 
@@ -47,10 +48,27 @@ def find_source_package(catalog: Catalog, tags: Collection[str]) -> Package:
             "Install one by `ck install package:NAME`, or add a tag that only one has"
         )
     raise UserError(
-        f"no model that is registered with CK and no package has the tags {join_tags(wanted)}. "
-        "See `ck show env` and `ck search package --tags=model`; "
-        "`ck detect soft:model.onnx --full_path=FILE` registers an ONNX file"
+        f"no model that is registered with CK and no package has the tags {join_tags(wanted)}"
+        f"{_describe_unknown(catalog, wanted)}. See `ck show env` and `ck search package "
+        "--tags=model`; `ck detect soft:model.onnx --full_path=FILE` registers an ONNX file"
     )
+
+
+def _describe_unknown(catalog: Catalog, wanted: Collection[str]) -> str:
+    """Which of the tags no model has, as the middle of a message."""
+    packages = catalog.find_packages(ONNX)
+    converted = {tag for package in packages if CONVERTED in package.tags
+                 for tag in package.known_tags}  # fmt: skip
+    known = {tag for package in packages if CONVERTED not in package.tags
+             for tag in package.known_tags}  # fmt: skip
+    known.update(*(entry.tags for entry in catalog.find(ONNX, {CONVERTED})))
+    words = ""
+    for tag in sorted(set(wanted) - known):
+        if tag in converted:
+            words += f"; only converted files and plans have {tag}: add {CONVERTED}"
+        else:
+            words += f"; none has {tag}{suggest(tag, known | converted)}"
+    return words
 
 
 def _list_refused(tags: Collection[str]) -> set[str]:

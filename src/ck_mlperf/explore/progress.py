@@ -79,7 +79,10 @@ class ProgressWatcher:
         self._draw(advance=1)
         left = "" if self._console.is_terminal else f"; {self.describe_left()}"
         self._console.print(
-            escape(f"[{number}/{self._total}] {run.description}: {describe_outcome(outcome)}")
+            escape(
+                f"[{number}/{self._total}] {run.description}{describe_precision(outcome)}: "
+                f"{describe_outcome(outcome)}"
+            )
             + f", {outcome.wall_s:.1f} s{left}",
             highlight=False,
             soft_wrap=True,
@@ -127,3 +130,10 @@ def describe_outcome(outcome: Outcome) -> str:
         return "VALID" if is_valid else "INVALID"
     shown = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
     return f"{shown} samples/s, {'VALID' if is_valid else 'INVALID'}"
+
+
+def describe_precision(outcome: Outcome) -> str:
+    """What the network computed in, where its tags do not say it."""
+    precision = outcome.record.model.precision if outcome.record else None
+    said = outcome.run.configuration.weights.split(",")
+    return f", {precision}" if precision and precision not in said else ""

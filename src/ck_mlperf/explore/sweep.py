@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ck_mlperf.catalog.request import read_request
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.files import hash_file
+from ck_mlperf.common.tags import split_tags
 from ck_mlperf.explore.options import (
     ENTRY_NAME,
     list_options,
@@ -265,6 +267,11 @@ def _find_problems(sweep: Sweep) -> list[str]:
     if count * sweep.repetitions > MAX_RUNS:
         return [f"more than {MAX_RUNS:,} runs: take fewer values or repetitions"]
     problems: list[str] = []
+    for network in sweep.networks:
+        try:
+            read_request(split_tags(network.tags(1)))
+        except UserError as error:
+            problems.append(str(error))
     for run in sweep.list_runs():
         if run.repetition == 1:
             try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,15 @@ class Job:
     """A kind of engine: a name in ck_mlperf.loadgen.engines.ENGINES."""
     loadgen_native: Path | None = None
     """The library of LoadGen's C++ interface; null: LoadGen's Python module is used."""
+    passed: Mapping[str, str] = field(default_factory=dict)
+    """Other variables that the user gave, for the record: {"CUDA_VISIBLE_DEVICES": "0"}. What
+    starts the program sets them."""
     deps: Sequence[Mapping[str, Any]] = ()
     """What CK resolved, for the record: {key, tags, version, uoa} of each."""
 
     def to_json(self) -> str:
         """The content of the file."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
         values["settings"] = dump_settings(self.settings)
         return json.dumps(values, indent=2, default=str) + "\n"
 
@@ -55,11 +58,17 @@ RECORD, REPORT, FAILURE = "record.json", "report.txt", "failure.json"
 """What a run leaves beside LoadGen's logs; after an error only the last, {"exit_code": ...}."""
 USER_CONF = "mlperf_log_user.conf"
 """The user.conf in force, beside the logs and named so that it is removed with them."""
+NOT_RECORDED = "(not recorded)"
+"""In `Job.passed`: in place of a value that its name says is secret."""
 
 _PATHS = ("model", "images", "loadgen_native")
-_TYPES = {field.name: str for field in fields(Job)} | dict(settings=dict, recipe=dict, deps=list)
+_TYPES = {item.name: str for item in fields(Job)} | dict(
+    settings=dict, recipe=dict, passed=dict, deps=list
+)
 _TYPE_NAMES = {dict: "an object", list: "a list", str: "text"}
-_REQUIRED = tuple(field.name for field in fields(Job) if field.default is MISSING)
+_REQUIRED = tuple(
+    item.name for item in fields(Job) if item.default is item.default_factory is MISSING
+)
 
 
 def read_job(path: Path) -> Job:

@@ -6,7 +6,7 @@ CK's hooks import this module: it needs the standard library alone.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ class RunSettings:
     batch_size: int | None = _setting(
         "CK_BATCH_SIZE",
         Integer(1, 65_536),
-        "The most samples that the engine gets at once.",
+        "The most samples that the engine gets at once: 1 in SingleStream.",
         default=f"1 in SingleStream, else {DEFAULT_BATCH_SIZE} or the most the model takes",
         unit="samples",
     )
@@ -181,6 +181,8 @@ class RunSettings:
     )
     conf: Mapping[str, int | float] = dataclasses.field(default_factory=dict)
     """The values of user.conf that apply to this scenario: {'min_duration': 10000}."""
+    conf_notes: Sequence[str] = dataclasses.field(default=(), compare=False)
+    """Lines of user.conf that have no effect, and why."""
     given: frozenset[str] = dataclasses.field(default=frozenset(), compare=False)
     """Names of the variables that the user set."""
 
@@ -210,17 +212,14 @@ def list_help() -> list[tuple[str, str]]:
     ]
 
 
-def read_settings(environ: Mapping[str, str]) -> RunSettings:
+def read_settings(environ: Mapping[str, str], problems: Iterable[str] = ()) -> RunSettings:
     """The settings that an environment asks for, user.conf included.
 
-    An empty value counts as not set. Raises UserError that lists everything that is wrong.
+    An empty value counts as not set, a name without CK_ is no setting. problems: found elsewhere.
+    Raises UserError that lists everything that is wrong.
     """
-    ours = {
-        name: environ[name].strip()
-        for name in sorted(environ)
-        if name in _NAMES or name.startswith("CK_LOADGEN_")
-    }
-    return _read(ours, lambda variable, text: variable.type.parse(text))
+    ours = {name: environ[name].strip() for name in sorted(environ) if name.startswith("CK_")}
+    return _read(ours, lambda variable, text: variable.type.parse(text), problems)
 
 
 def load_settings(values: Mapping[str, Any]) -> RunSettings:
@@ -258,8 +257,13 @@ def raise_problems(problems: list[str]) -> None:
         raise UserError(f"{len(problems)} settings are wrong:\n  " + "\n  ".join(problems))
 
 
-def _read(values: Mapping[str, Any], read: Callable[[Variable, Any], Any]) -> RunSettings:
-    problems = [
+def _read(
+    values: Mapping[str, Any],
+    read: Callable[[Variable, Any], Any],
+    others: Iterable[str] = (),
+) -> RunSettings:
+    problems = [*others]
+    problems += [
         f"{name}: no such variable{suggest(name, _NAMES, cutoff=0)}"
         for name in values
         if name not in _NAMES
@@ -277,8 +281,9 @@ def _read(values: Mapping[str, Any], read: Callable[[Variable, Any], Any]) -> Ru
             problems.append(f"{variable.name}={value}: {error}")
     if "conf_file" in fields:
         scenario = fields.get("scenario", RunSettings.scenario)
-        fields["conf"], conf_problems = read_user_conf(fields["conf_file"], scenario)
-        problems += conf_problems
+        conf = read_user_conf(fields["conf_file"], scenario)
+        fields.update(conf=conf.values, conf_notes=tuple(conf.notes))
+        problems += conf.problems
     if "compliance" in fields:  # as its audit.config says
         fields.setdefault("mode", "PerformanceOnly")
     settings = RunSettings(**fields, given=frozenset(given))
@@ -304,6 +309,12 @@ def _find_conflicts(settings: RunSettings) -> list[str]:
             refuse_several_devices(settings.scenario, len(settings.cuda_devices))
         except UserError as error:
             problems.append(str(error))
+    batch = settings.batch_size or 1
+    if batch > 1 and settings.scenario == "SingleStream":
+        problems.append(
+            f"CK_BATCH_SIZE={batch}: SingleStream sends one sample at a time. Leave it out, or set "
+            "another CK_LOADGEN_SCENARIO"
+        )
     for variable in VARIABLES:
         is_set = getattr(settings, variable.field) is not None
         if is_set and settings.scenario not in variable.scenarios:

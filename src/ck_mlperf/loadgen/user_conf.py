@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ck_mlperf.common.suggest import suggest
+from ck_mlperf.loadgen import mlperf_conf
 
 MODEL = "resnet50"
 """LoadGen's name of the image classification task: whose rules mlperf.conf applies."""
 
-# Names that mlperf.conf knows: lines for another model may stand in a shared file.
-_MODELS = (
-    *("*", MODEL, "3d-unet", "bert", "deepseek-r1", "dlrm", "dlrm-v2", "gptj", "llama2-70b"),
-    *("llama3_1-405b", "llama3_1-8b", "mixtral-8x7b", "mobilenet", "pointpainting", "retinanet"),
-    *("rgat", "rnnt", "ssd-mobilenet", "ssd-resnet34", "stable-diffusion-xl", "whisper"),
-)
+# How near to MODEL a name is a misspelling of it: resnet and resnet-50 are, ssd-resnet34 is not.
+_NEAR = 0.7
 _ANY = ("*", "SingleStream", "MultiStream", "Server", "Offline")
 _LATENCY = ("*", "SingleStream", "MultiStream", "Server")
 # Key: whether LoadGen takes a whole number (int) or any (float), and the scenarios that read it.
@@ -57,46 +55,74 @@ _ELSEWHERE = {
 _LARGEST = 2**31 - 1  # some of LoadGen's fields are an int
 
 
-def read_user_conf(path: Path, scenario: str) -> tuple[dict[str, int | float], list[str]]:
-    """The values that the file sets for image classification in `scenario`, by key; and problems.
+@dataclass
+class UserConf:
+    """What a user.conf says of image classification in one scenario."""
 
-    Each problem names the file and the line.
-    """
+    values: dict[str, int | float] = field(default_factory=dict)
+    """By key."""
+    problems: list[str] = field(default_factory=list)
+    """What is wrong. Each names the file and the line, as the notes do."""
+    notes: list[str] = field(default_factory=list)
+    """Lines that have no effect."""
+
+
+def read_user_conf(path: Path, scenario: str) -> UserConf:
+    """What the file says. Lines for other models may be in it: LoadGen ignores them."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        return {}, [f"{path}: not a text file. Want lines of the form *.Offline.target_qps = 100"]
+        problem = f"{path}: not a text file. Want lines of the form *.Offline.target_qps = 100"
+        return UserConf(problems=[problem])
     except OSError as error:
-        return {}, [f"{path}: {error.strerror}. CK_LOADGEN_CONF_FILE wants a user.conf"]
+        problem = f"{path}: {error.strerror}. CK_LOADGEN_CONF_FILE wants a user.conf"
+        return UserConf(problems=[problem])
+    conf = UserConf()
     lines: dict[str, int] = {}
     values: dict[str, int | float] = {}
-    problems = []
     for number, line in enumerate(text.splitlines(), start=1):
         tokens = line.split()
         if not tokens or tokens[0] == "#":
             continue
+        where = f"{path}, line {number}"
         try:
-            name, value = _parse_line(tokens, scenario)
+            model, name, value = _split_line(tokens)
+            if model not in ("*", MODEL):
+                if model not in mlperf_conf.MODELS:
+                    conf.notes.append(
+                        f"{where}: passed over, LoadGen {mlperf_conf.VERSION} knows no model "
+                        f"{model!r}"
+                    )
+                continue
             if name in lines:
                 raise ValueError(f"{name} is set on line {lines[name]} already")
-            lines[name], values[name] = number, value
+            values[name] = _read_value(name, value, scenario)
+            lines[name] = number
         except ValueError as error:
-            problems.append(f"{path}, line {number}: {error}")
-    return _select(values, scenario), problems
+            conf.problems.append(f"{where}: {error}")
+    conf.values = _select(values, scenario)
+    return conf
 
 
-def _parse_line(tokens: list[str], scenario: str) -> tuple[str, int | float]:
+def _split_line(tokens: list[str]) -> tuple[str, str, str]:
+    """(model, model.Scenario.key, value). Raises ValueError."""
     if tokens[0].startswith("#"):
         raise ValueError("LoadGen wants a space after the # of a comment")
     if len(tokens) > 3 and tokens[3].startswith("#"):
         raise ValueError("LoadGen takes a comment on a line of its own only")
-    if len(tokens) != 3 or tokens[1] != "=":
+    if len(tokens) != 3 or tokens[1] != "=" or tokens[0].count(".") < 2:
         raise ValueError("want `model.Scenario.key = value`, with a space on either side of the =")
-    name, text = tokens[0], tokens[2]
-    model, _, rest = name.partition(".")
-    line_scenario, _, key = rest.partition(".")
-    if model not in _MODELS:
-        raise ValueError(f"no model {model!r}: want * or {MODEL}{suggest(model, _MODELS)}")
+    # A model's name may have dots: wan-2.2-t2v-a14b.
+    model = tokens[0].rsplit(".", 2)[0]
+    near = "" if model in (MODEL, *mlperf_conf.MODELS) else suggest(model, [MODEL], _NEAR)
+    if near:
+        raise ValueError(f"no model {model!r}{near}")
+    return model, tokens[0], tokens[2]
+
+
+def _read_value(name: str, text: str, scenario: str) -> int | float:
+    """The value of a key of image classification. Raises ValueError."""
+    _, line_scenario, key = name.rsplit(".", 2)
     if line_scenario not in _ANY:
         near = suggest(line_scenario, _ANY)
         raise ValueError(f"no scenario {line_scenario!r}: want {', '.join(_ANY)}{near}")
@@ -110,7 +136,7 @@ def _parse_line(tokens: list[str], scenario: str) -> tuple[str, int | float]:
     reader = scenario if line_scenario == "*" else line_scenario
     if key == "target_latency" and reader == "Server":
         kind = int  # and any number in the other scenarios
-    return name, _parse_number(key, text, kind)
+    return _parse_number(key, text, kind)
 
 
 def _parse_number(key: str, text: str, kind: type[int] | type[float]) -> int | float:

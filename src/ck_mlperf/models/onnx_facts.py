@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     import onnx
 
 CHANNELS = 3
+_QUANTISED = re.compile(r"QuantizeLinear|QLinear|ConvInteger|MatMulInteger")
 
 # How files begin that people give by mistake in place of an ONNX file.
 _LOOKALIKES = (
@@ -80,7 +83,8 @@ def read_onnx_facts(path: Path, stated: Mapping[str, Any]) -> dict[str, Any]:
     facts = _read_input(path, graph, stated)
     facts.update(_read_output(path, graph, stated.get("output.name")))
     facts["network"] = recognise(graph, facts["output.name"])
-    return facts
+    precision = _find_precision(graph)
+    return facts if precision is None else facts | {"precision": precision}
 
 
 def _read_input(path: Path, graph: onnx.GraphProto, stated: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,6 +165,19 @@ def _read_one_output(value: onnx.ValueInfoProto) -> dict[str, Any]:
     if len(wide) == 1 and wide[0] is not None:
         return {"output.kind": "scores", "classes": wide[0]}
     return {"output.kind": "scores"}
+
+
+def _find_precision(graph: onnx.GraphProto) -> str | None:
+    """int8 or fp16, where the network was quantised or has most of its weights in float16."""
+    from onnx import TensorProto
+
+    if any(_QUANTISED.search(node.op_type) for node in graph.node):
+        return "int8"
+    sizes: dict[int, int] = {TensorProto.FLOAT: 0, TensorProto.FLOAT16: 0}
+    for tensor in _tensors(graph):
+        if tensor.data_type in sizes:
+            sizes[tensor.data_type] += math.prod(tensor.dims)
+    return "fp16" if sizes[TensorProto.FLOAT16] > sizes[TensorProto.FLOAT] else None
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

@@ -21,6 +21,7 @@ from ck_mlperf.common.files import hash_file
 from ck_mlperf.images.dataset import DATASET_CLASSES
 from ck_mlperf.images.recipe import CHANNEL_ORDERS, INTERPOLATIONS, ImageRecipe
 from ck_mlperf.models.onnx_facts import read_onnx_facts
+from ck_mlperf.models.precisions import FILE_PRECISIONS, PRECISIONS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +36,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "output.kind": ("scores", "class"),
     "labels_offset": (0, 1),
     "weights": ("trained", "random"),
+    "precision": FILE_PRECISIONS,
 }
 # Every key of a recipe, in the order of printing; a dot separates levels of the JSON.
 KEYS = (
@@ -61,7 +63,7 @@ KEYS = (
 # Only in the recipe of a file that `ck_mlperf.models.convert` made; plain JSON.
 OPTIONAL_KEY = "conversion"
 # What is found in the ONNX file as it was published; a converted file's recipe has it from there.
-SOURCE_KEYS = ("network", "source_md5")
+SOURCE_KEYS = ("network", "source_md5", "precision")
 # Only in the recipe of a file whose input is int8.
 STEP_KEY = "input.step"
 _INT8_LEAST, _INT8_MOST = -128, 127
@@ -103,7 +105,7 @@ class ModelRecipe:
     for other files.
     network: one of `recognise.NETWORKS`, by the graph; None: another one, or a converted file of
     before this was noted. source_md5: of the ONNX file as it was published, before any conversion;
-    None where it was not noted.
+    None where it was not noted. precision: fp16 or int8 where that file came so; None: fp32.
     """
 
     name: str
@@ -121,9 +123,16 @@ class ModelRecipe:
     conversion: Mapping[str, Any] | None = dataclasses.field(default=None, hash=False)
     network: str | None = None
     source_md5: str | None = None
+    precision: str | None = None
+
+    @property
+    def file_precision(self) -> str:
+        """The precision of this ONNX file, one of FILE_PRECISIONS."""
+        made = (self.conversion or {}).get("precision")
+        return str(made or self.precision or PRECISIONS[0])
 
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as JSON holds it, complete; without the last three where they are None."""
+        """The recipe as JSON holds it, complete; without the last four where they are None."""
         data = dataclasses.asdict(self)
         if self.input.step is None:
             del data["input"]["step"]

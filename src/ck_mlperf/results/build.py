@@ -41,13 +41,15 @@ def build_record(
     environment: Mapping[str, Any],
     deps: Sequence[Mapping[str, Any]],
     start: datetime,
+    passed: Mapping[str, str],
 ) -> parts.Record:
     """The record of a finished test.
 
     program: its name. result: `logs.read_result`. accuracy: None where it was not measured.
     engine, model, dataset: `describe_engine`, `describe_model`, `describe_dataset`; the engine's
     part gets `devices` from the outcome. environment: `environment.describe_environment`.
-    deps: what CK resolved. start: when the test began, with a time zone.
+    deps: what CK resolved. start: when the test began, with a time zone. passed: variables that
+    the user passed on to the program.
     """
     performance = result.performance
     return parts.Record(
@@ -69,6 +71,7 @@ def build_record(
             ours=_list_settings(outcome.settings),
             loadgen=outcome.loadgen_settings,
             user_conf=_describe_user_conf(outcome),
+            passed=dict(passed),
         ),
         engine=msgspec.structs.replace(engine, devices=_list_devices(outcome.devices, performance)),
         model=model,
@@ -115,8 +118,11 @@ def describe_engine(engines: Sequence[Engine], batch: int) -> parts.Engine:
     )
 
 
-def describe_model(recipe: ModelRecipe, sha256: str) -> parts.Model:
-    """The record's part on a model. sha256: of the file that the engine read."""
+def describe_model(recipe: ModelRecipe, sha256: str, precision: str) -> parts.Model:
+    """The record's part on a model.
+
+    sha256: of the file that the engine read. precision: what it computes in, one of PRECISIONS.
+    """
     known = load_rules()["model"]
     conversion = recipe.conversion or {}
     calibration = conversion.get("calibration") or {}
@@ -135,6 +141,7 @@ def describe_model(recipe: ModelRecipe, sha256: str) -> parts.Model:
             url=urls.get(recipe.source_md5),
         ),
         calibration_list=lists.get(calibration.get("source_list_sha256")),
+        precision=cast(parts.Precision, precision),
     )
 
 

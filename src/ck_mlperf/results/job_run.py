@@ -83,7 +83,7 @@ def run_job(job: Job, program: str) -> Record:
         for device in resolve_devices(job.settings, job.engine)
     ]
     settings = resolve_settings(job.settings, len(images.labels), engines[0].max_batch)
-    model = describe_model(recipe, check_unchanged(job))
+    model = describe_model(recipe, check_unchanged(job), find_precision(job, recipe))
     dataset = describe_dataset(images.manifest, settings.dataset_size)
     interface, reason = choose_interface(job.loadgen_native)
     start = datetime.now(timezone.utc)
@@ -92,6 +92,8 @@ def run_job(job: Job, program: str) -> Record:
             opened.enter_context(engine)
         described_engine = describe_engine(engines, settings.batch_size)
         print(describe_run(dataset, model, described_engine), flush=True)
+        for note in job.settings.conf_notes:
+            print(note, flush=True)
         if reason:
             print(f"LoadGen by its Python module, not by its C++ interface: {reason}", flush=True)
         outcome = run_test(settings, engines, images.images, LOG_DIR, interface)
@@ -106,6 +108,7 @@ def run_job(job: Job, program: str) -> Record:
         environment=describe_environment(REPOSITORY),
         deps=job.deps,
         start=start,
+        passed=job.passed,
     )
 
 
@@ -129,6 +132,15 @@ def check_unchanged(job: Job) -> str:
             f"{job.sha256}. {advice}"
         )
     return digest
+
+
+def find_precision(job: Job, recipe: ModelRecipe) -> str:
+    """What the model computes in: a plan's sidecar has it, of an ONNX file the recipe."""
+    if job.engine != "tensorrt":
+        return recipe.file_precision
+    from ck_mlperf.tensorrt.plan_file import read_sidecar
+
+    return read_sidecar(job.model).key.precision
 
 
 def measure(outcome: RunOutcome, images: PreprocessedSet) -> Accuracy | None:

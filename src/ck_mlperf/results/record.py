@@ -26,6 +26,7 @@ SCHEMA_VERSION: Final = 3
 Scenario = Literal["SingleStream", "MultiStream", "Server", "Offline"]
 Mode = Literal["AccuracyOnly", "PerformanceOnly", "SubmissionRun", "FindPeakPerformance"]
 Weights = Literal["trained", "random"]
+Precision = Literal["fp32", "tf32", "fp16", "int8"]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 KnownBy = Literal["contents", "names and labels only"]
 Md5 = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
@@ -139,6 +140,9 @@ class Settings(Struct, frozen=True):
     _ms, _qps, _count); percentiles are shares of 1, times without unit (tpot_latency) ns."""
     user_conf: File | None
     """user.conf; null: none."""
+    passed: dict[str, str] | None = None
+    """Other variables that the user passed on to the program (--env.CUDA_VISIBLE_DEVICES=0), no
+    value where the name says that it is secret. null: not noted."""
 
     def get_loadgen_number(self, name: str) -> float:
         """A number among LoadGen's settings. Raises UserError where there is none of that name."""
@@ -209,6 +213,8 @@ class Model(Struct, frozen=True):
     calibration_list: str | None = None
     """Which of MLPerf's lists has the images that int8 was calibrated with; null: none of them, or
     not int8."""
+    precision: Precision | None = None
+    """What it computes in. null: not noted."""
 
 
 class Preprocessing(Struct, frozen=True):

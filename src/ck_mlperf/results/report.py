@@ -27,12 +27,13 @@ _ROWS = {
 
 
 def describe_run(dataset: Dataset, model: Model, engine: Engine) -> str:
-    """The first line of a run: which images, which network, on what."""
+    """The first line of a run: which images, which network in which precision, on what."""
     known = find_by_name(engine.name)
     form = known.title if known else _UNKNOWN
     ran_on = form.format(name=engine.name, version=engine.version, device=engine.device)
+    network = f"{model.name} {model.precision}" if model.precision else model.name
     weights = ", RANDOM WEIGHTS" if model.weights == "random" else ""
-    return f"{_describe_images(dataset)} | model {model.name}{weights} on {ran_on}"
+    return f"{_describe_images(dataset)} | model {network}{weights} on {ran_on}"
 
 
 def format_report(record: Record, silent: bool = False, verbose: bool = False) -> str:

@@ -59,7 +59,7 @@ def build(
     with tempfile.TemporaryDirectory(prefix=".loadgen-native-", dir=output.parent) as folder:
         work = Path(folder)
         if sdist is None:
-            sdist = _download(version, digest, work)
+            sdist = download(version, digest, work)
         elif hash_file(sdist) != digest:
             raise UserError(f"{sdist}: its sha256 is {hash_file(sdist)}, expected {digest}")
         unpack(sdist, work / "sources")
@@ -85,7 +85,7 @@ def build_once(folder: Path) -> Path:
     return library
 
 
-def _download(version: str, digest: str, folder: Path) -> Path:
+def download(version: str, digest: str, folder: Path) -> Path:
     """The sdist, by pip, which refuses a file of another hash."""
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{_REQUIREMENT}=={version} --hash=sha256:{digest}\n")
