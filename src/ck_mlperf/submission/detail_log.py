@@ -1,0 +1,36 @@
+"""LoadGen's detail log as the submission checker reads it: the first value of each key.
+
+results.logs reads the log of a run that has just ended, where the last value counts and whatever
+is not as LoadGen writes it is an error. Here the log may be anybody's.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+_MARKER = ":::MLLOG"
+
+
+class DetailLog:
+    """The values in a detail log, by key. Raises ValueError where the checker would give up."""
+
+    def __init__(self, path: Path) -> None:
+        self.values: dict[str, Any] = {}
+        self.errors: list[str] = []
+        lines = path.read_text(encoding="utf-8").splitlines()
+        if lines and not lines[0].startswith(_MARKER):
+            raise ValueError(f"line 1 does not begin with {_MARKER}")
+        for number, line in enumerate(lines, start=1):
+            if not line.startswith(_MARKER):
+                continue
+            try:
+                event = json.loads(line[len(_MARKER) :])
+                key, value = event["key"], event["value"]
+                is_error = event["metadata"]["is_error"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"line {number} is damaged") from error
+            self.values.setdefault(key, value)
+            if is_error:
+                self.errors.append(str(value))
