@@ -1,8 +1,7 @@
-"""Trees of submissions, written once; the official tools, where there are any."""
+"""Trees of submissions, written once."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -23,12 +22,3 @@ def tree(trees: Trees, tmp_path: Path) -> Tree:
     root = trees.make("nothing, closed")
     shutil.move(root, tmp_path / "tree")
     return Tree(tmp_path / "tree")
-
-
-@pytest.fixture(scope="session")
-def inference() -> Path:
-    """Where MLPERF_INFERENCE names a checkout of mlcommons/inference."""
-    folder = os.environ.get("MLPERF_INFERENCE")
-    if not folder:
-        pytest.skip("NOT RUN: needs MLPERF_INFERENCE=PATH of a checkout of mlcommons/inference")
-    return Path(folder)

@@ -161,7 +161,10 @@ def _check_result(scenario: Scenario, log: _Values) -> _Found:
     ran = log.text("effective_scenario")
     if ran not in requirements.RESULT_KEYS:
         raise _MissingError(f"result of {ran}")
-    result = log.number(requirements.RESULT_KEYS[ran])
+    try:
+        result = float(log.get(requirements.RESULT_KEYS[ran]))
+    except (TypeError, ValueError):
+        raise _MissingError(requirements.RESULT_KEYS[ran]) from None
     if ran == "SingleStream" and scenario.name.lower() == "multistream":
         result = log.number("early_stopping_latency_ms")
         if result == 0:

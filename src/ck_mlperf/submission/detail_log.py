@@ -19,18 +19,20 @@ class DetailLog:
     def __init__(self, path: Path) -> None:
         self.values: dict[str, Any] = {}
         self.errors: list[str] = []
-        lines = path.read_text(encoding="utf-8").splitlines()
-        if lines and not lines[0].startswith(_MARKER):
-            raise ValueError(f"line 1 does not begin with {_MARKER}")
-        for number, line in enumerate(lines, start=1):
-            if not line.startswith(_MARKER):
-                continue
-            try:
-                event = json.loads(line[len(_MARKER) :])
-                key, value = event["key"], event["value"]
-                is_error = event["metadata"]["is_error"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"line {number} is damaged") from error
-            self.values.setdefault(key, value)
-            if is_error:
-                self.errors.append(str(value))
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.startswith(_MARKER):
+                    self._add(line[len(_MARKER) :], number)
+                elif number == 1:
+                    raise ValueError(f"line 1 does not begin with {_MARKER}")
+
+    def _add(self, text: str, number: int) -> None:
+        try:
+            event = json.loads(text)
+            key, value = event["key"], event["value"]
+            is_error = event["metadata"]["is_error"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"line {number} is damaged") from error
+        self.values.setdefault(key, value)
+        if is_error:
+            self.errors.append(str(value))
