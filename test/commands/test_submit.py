@@ -40,15 +40,15 @@ def write(local, command, system, tree):
 def test_a_tree_is_written_and_checked(write, command, tree):
     assert write().splitlines() == [
         f"{tree}: open, Offline",
-        f"{tree}: own check: nothing to cure",
+        f"{tree}: own check: no problems",
     ]
-    assert command("submit", f"--out_dir={tree}") == f"{tree}: own check: nothing to cure\n"
+    assert command("submit", f"--out_dir={tree}") == f"{tree}: own check: no problems\n"
     assert command("submit", f"--out_dir={tree}", "--check=own")
     (readme,) = tree.glob("open/Acme/results/*/resnet50/Offline/README.md")
     readme.unlink()
     said = command("submit", f"--out_dir={tree}", code=1)
     assert "Offline: no README.md\n  -> Write the tree again" in said
-    assert said.endswith("own check: 1 to cure\n")
+    assert said.endswith("own check: 1 problem\n")
 
 
 def test_labels_are_said(local, write):
@@ -78,7 +78,10 @@ def test_the_official_checker_is_explained(write, tmp_path):
     checkout = make_checkout(tmp_path / "inference", code)
     said = write(f"--check={checkout}", code=1)
     assert "the checker's newest version is v10.0; the tree is of v6.1\n" in said
-    assert f"{place}: accuracy.txt has no line hash=...\n  -> It is that of the whole log" in said
+    assert (
+        f"{place}: accuracy.txt has no line hash=...\n  -> It must be the hash of the whole log"
+        in said
+    )
     assert "the checker: something new\n" in said
     assert said.endswith(
         "official checker, v10.0: submission has errors (1 complaint, all explained above)\n"
@@ -88,7 +91,7 @@ def test_the_official_checker_is_explained(write, tmp_path):
 @pytest.mark.slow
 def test_the_official_checker_takes_the_tree(inference, write, tree):
     assert write(f"--check={inference}").endswith(
-        f"{tree}: own check: nothing to cure\n{tree}: official checker, v6.1: submission looks OK\n"
+        f"{tree}: own check: no problems\n{tree}: official checker, v6.1: submission looks OK\n"
     )
 
 

@@ -54,7 +54,7 @@ def test_a_submission_of_them_says_what_is_missing(recorded, tmp_path):
     said = recorded("submit", "loadgen", "analyze.small", *words, code=2).stderr
     assert "\n  MultiStream, performance: LoadGen called the newest run INVALID: " in said
     assert "\n  MultiStream, TEST01: no run. Record one with --env.CK_LOADGEN_SCENARIO=" in said
-    assert "and closed does not take what is there: the images are 500 of digits" in said
+    assert "does not accept the runs that are there: the images are 500 of digits" in said
 
 
 def test_a_query_and_its_export(recorded, tmp_path):

@@ -62,7 +62,7 @@ def test_what_is_missing_is_listed(entry):
 
 def test_closed_says_at_once_that_it_takes_no_such_runs(entry):
     save_run(entry, "SingleStream", "performance", 1, reasons=["the weights are random"])
-    said = "and closed does not take what is there: the weights are random. --division=open does"
+    said = r"does not accept the runs that are there: the weights are random\. --division=open does"
     with pytest.raises(UserError, match=said):
         choose(entry)
     with pytest.raises(UserError) as refused:

@@ -264,7 +264,7 @@ def test_what_the_checker_refuses_is_not_written_in_closed(local, tmp_path):
     save_runs(local, scenarios=["Offline", "SingleStream"])
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "old").touch()
-    with pytest.raises(UserError, match="closed wants results of multistream"):
+    with pytest.raises(UserError, match="the closed division also requires multistream"):
         write(local, tmp_path / "tree")
     assert [path.name for path in (tmp_path / "tree").iterdir()] == ["old"]
     assert not (tmp_path / "tree-originals").exists()

@@ -131,7 +131,7 @@ def _print(complaints: list[Complaint], folder: Path) -> None:
     for complaint in complaints:
         print(complaint.describe())
     failed = sum(complaint.fails for complaint in complaints)
-    print(f"{folder}: own check: {f'{failed} to cure' if failed else 'nothing to cure'}")
+    print(f"{folder}: own check: {failed or 'no'} problem{'s'[: failed != 1]}")
 
 
 def _run_official(checkout: Path, folder: Path, own: list[Complaint]) -> bool:

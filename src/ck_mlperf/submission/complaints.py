@@ -64,14 +64,14 @@ class Complaint(NamedTuple):
 
 
 _AGAIN = "Write the tree again with `ck submit loadgen`"
-_RUN = "record the run again: `ck explore loadgen --submission=...` runs what is missing"
-_YAML = "Fill {subject} in, in the file that --system names, and write the tree again"
+_RUN = "run it again (`ck explore loadgen --submission=...` runs what is missing)"
+_YAML = "Fill in {subject} in the file that --system names, and write the tree again"
 
 KINDS: dict[str, Kind] = {
     # the tree
     "empty": Kind(
         "no closed/, open/ or network/ with a submitter's results in it",
-        "--out_dir wants the folder that holds closed/ and open/",
+        "--out_dir must name the folder that holds closed/ and open/",
         is_ours=True,
     ),
     "folder-missing": Kind("no folder {subject}", _AGAIN),
@@ -85,8 +85,8 @@ KINDS: dict[str, Kind] = {
         is_ours=True,
     ),
     "scenarios-missing": Kind(
-        "closed wants results of {subject} as well",
-        f"Each scenario of the system's type is required: {_RUN}. Or submit to open",
+        "the closed division also requires {subject}",
+        "Run the missing scenarios (`ck explore loadgen --submission=...` does), or submit to open",
     ),
     "scenarios-unknown": Kind(
         "the round has no {subject} for a system of this type",
@@ -94,12 +94,12 @@ KINDS: dict[str, Kind] = {
     ),
     "type-has-no-benchmark": Kind(
         "in closed, the round has no such benchmark for a system of type {subject}",
-        "ResNet-50, in the folder resnet50, wants edge or datacenter,edge: set system_type to that "
-        "where it is true of the system, or submit to open",
+        "ResNet-50, in the folder resnet50, requires edge or datacenter,edge: set system_type "
+        "to one if that is true of the system, or submit to open",
     ),
     "benchmark-unknown": Kind(
         "the round has no benchmark of that name",
-        "model_mapping.json of open says which one it is: {{NAME: resnet}}. Write the tree again",
+        "In open, model_mapping.json must map it to one: {{NAME: resnet}}. Write the tree again",
     ),
     # logs
     "log-missing": Kind("no {subject}", f"The run's log is missing: {_RUN}"),
@@ -113,12 +113,12 @@ KINDS: dict[str, Kind] = {
     ),
     "log-errors": Kind(
         "LoadGen reported errors in {subject}",
-        f"Nothing can be reported of a run with errors. Cure what it says, and {_RUN}",
+        f"A run with errors has no result. Fix what they report, and {_RUN}",
     ),
     # performance
     "invalid": Kind(
         "LoadGen calls the run INVALID",
-        f"`ck analyze loadgen` says why. Change that, and {_RUN}",
+        f"`ck analyze loadgen` says why. Fix that, and {_RUN}",
         is_ours=True,
     ),
     "samples-in-memory": Kind(
@@ -139,14 +139,14 @@ KINDS: dict[str, Kind] = {
     ),
     "offline-samples": Kind(
         "too few samples in Offline's query",
-        "closed wants 24,576: leave CK_LOADGEN_COUNT_OVERRIDE out, and run again",
+        "The closed division requires 24,576: leave CK_LOADGEN_COUNT_OVERRIDE out, and run again",
     ),
     "query-count": Kind(
         "min_query_count is too small", "Leave CK_LOADGEN_COUNT_OVERRIDE out, and run again"
     ),
     "duration": Kind(
-        "the run was asked for less than 600 s",
-        "It is min_duration as set that counts: CK_LOADGEN_DURATION=600, and run again",
+        "the run was set to last less than 600 s",
+        "The setting counts, not the time that passed: set CK_LOADGEN_DURATION=600, and run again",
     ),
     "network-mode": Kind(
         "is_network does not fit the division",
@@ -169,12 +169,14 @@ KINDS: dict[str, Kind] = {
     # accuracy
     "accuracy-low": Kind(
         "accuracy below 75.695%, which is 99% of 76.46%",
-        "closed wants a more accurate model; open takes it",
+        "The closed division requires this accuracy, the open division does not",
         fails=False,
     ),
     "accuracy-not-found": Kind("accuracy.txt has no line accuracy=...%", _AGAIN, fails=False),
     "hash-missing": Kind(
-        "accuracy.txt has no line hash=...", f"It is that of the whole log. {_AGAIN}", fails=False
+        "accuracy.txt has no line hash=...",
+        f"It must be the hash of the whole log. {_AGAIN}",
+        fails=False,
     ),
     "accuracy-txt": Kind("accuracy.txt is missing, or unreadable", _AGAIN),
     "accuracy-log-missing": Kind("no mlperf_log_accuracy.json", _AGAIN),
@@ -201,14 +203,14 @@ KINDS: dict[str, Kind] = {
     "file-empty": Kind("{subject} is empty", _AGAIN),
     # compliance
     "test-missing": Kind(
-        "closed wants this compliance test",
+        "the closed division requires this compliance test",
         "Record it with --env.CK_LOADGEN_COMPLIANCE={subject}, and write the tree again",
     ),
     "test-file-missing": Kind("no {subject}", _AGAIN),
-    "test-files": Kind("files that do not belong in {subject}, or are missing there", _AGAIN),
+    "test-files": Kind("{subject} has files that do not belong there, or lacks some", _AGAIN),
     "test-performance": Kind(
         "the compliance test's speed is not that of the run",
-        "verify_performance.txt says by how much. Run both again on a quiet machine",
+        "verify_performance.txt has both figures. Run both again on a quiet machine",
     ),
     "test-accuracy": Kind(
         "the answers in performance mode differ from those of the accuracy run",

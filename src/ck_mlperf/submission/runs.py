@@ -101,7 +101,8 @@ def choose_runs(runs: Sequence[RecordedRun], division: str) -> dict[str, Scenari
         if reasons:  # said now, not when the rest has run for hours
             listed = "; ".join(reasons)
             problems.append(
-                f"and closed does not take what is there: {listed}. --division=open does"
+                f"and the closed division does not accept the runs that are there: {listed}. "
+                "--division=open does"
             )
         raise UserError("runs are missing:\n  " + "\n  ".join(problems))
     return chosen

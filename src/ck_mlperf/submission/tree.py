@@ -91,7 +91,7 @@ def write_submission(submission: Submission, folder: Path) -> list[Complaint]:
         raise UserError(
             "closed takes none of this, by MLPerf's rules:\n  "
             + "\n  ".join([*labels, *_quote_checker(submission)])
-            + "\nSubmit to open, where it is labelled so: --division=open"
+            + "\n--division=open does, and labels them so"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     originals = folder.with_name(folder.name + ORIGINALS)
@@ -100,7 +100,7 @@ def write_submission(submission: Submission, folder: Path) -> list[Complaint]:
         complaints = check_tree(made)
         if submission.division == "closed" and complaints:
             raise UserError(
-                "no tree was written: closed does not take it:\n"
+                "no tree was written, because the closed division would not accept it:\n"
                 + "\n".join(complaint.describe() for complaint in complaints)
             )
     return complaints
