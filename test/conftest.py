@@ -57,6 +57,15 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def inference() -> Path:
+    """Where MLPERF_INFERENCE names a checkout of mlcommons/inference."""
+    folder = os.environ.get("MLPERF_INFERENCE")
+    if not folder:
+        pytest.skip("NOT RUN: needs MLPERF_INFERENCE=PATH of a checkout of mlcommons/inference")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
 def library_environment() -> dict[str, str]:
     """The environment of a process that imports ck_mlperf."""
     return os.environ | {"PYTHONPATH": str(ROOT / "src")}

@@ -24,4 +24,4 @@ def run_verb(i: dict[str, Any]) -> dict[str, Any]:
 
 
 # The actions that meta.json declares, for `ck help loadgen`.
-explore = analyze = compare = report = serve = why = doctor = run_verb
+explore = analyze = compare = report = serve = submit = why = doctor = run_verb

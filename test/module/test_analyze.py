@@ -49,6 +49,14 @@ def test_points_are_shown(recorded):
     assert shown.startswith("digits fp32 | onnxruntime-cpu ")  # nothing of CK's before it
 
 
+def test_a_submission_of_them_says_what_is_missing(recorded, tmp_path):
+    words = ("--division=closed", "--submitter=Acme", f"--system={tmp_path / 'system.yaml'}")
+    said = recorded("submit", "loadgen", "analyze.small", *words, code=2).stderr
+    assert "\n  MultiStream, performance: LoadGen called the newest run INVALID: " in said
+    assert "\n  MultiStream, TEST01: no run. Record one with --env.CK_LOADGEN_SCENARIO=" in said
+    assert "does not accept the runs that are there: the images are 500 of digits" in said
+
+
 def test_a_query_and_its_export(recorded, tmp_path):
     query = "SELECT batch, n, samples_per_second > 0 AS fast FROM points ORDER BY batch"
     printed = recorded("analyze", "loadgen", "analyze.*", f"--query={query}").stdout

@@ -29,7 +29,7 @@ from ck_mlperf.commands.parser import Parser
 from ck_mlperf.common.errors import UserError, run_main
 from ck_mlperf.common.suggest import suggest
 
-VERBS = ("explore", "analyze", "compare", "report", "serve", "why", "doctor")
+VERBS = ("explore", "analyze", "compare", "report", "serve", "submit", "why", "doctor")
 """What `ck VERB loadgen` takes. `ck run program:NAME` is CK's own."""
 OWN_VERBS = ("run", *VERBS)
 """What `ck-mlperf VERB` takes."""

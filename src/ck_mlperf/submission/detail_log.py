@@ -1,0 +1,38 @@
+"""LoadGen's detail log as the submission checker reads it: the first value of each key.
+
+results.logs reads the log of a run that has just ended, where the last value counts and whatever
+is not as LoadGen writes it is an error. Here the log may be anybody's.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+_MARKER = ":::MLLOG"
+
+
+class DetailLog:
+    """The values in a detail log, by key. Raises ValueError where the checker would give up."""
+
+    def __init__(self, path: Path) -> None:
+        self.values: dict[str, Any] = {}
+        self.errors: list[str] = []
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.startswith(_MARKER):
+                    self._add(line[len(_MARKER) :], number)
+                elif number == 1:
+                    raise ValueError(f"line 1 does not begin with {_MARKER}")
+
+    def _add(self, text: str, number: int) -> None:
+        try:
+            event = json.loads(text)
+            key, value = event["key"], event["value"]
+            is_error = event["metadata"]["is_error"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"line {number} is damaged") from error
+        self.values.setdefault(key, value)
+        if is_error:
+            self.errors.append(str(value))
