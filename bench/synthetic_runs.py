@@ -33,6 +33,7 @@ def make_run(**columns: Any) -> Run:
         "program": "image-classification-tensorrt-loadgen-py",
         "scenario": "Offline",
         "mode": "PerformanceOnly",
+        "compliance": None,
         "engine": "onnxruntime-cpu",
         "engine_version": "1.20.0",
         "device": "CPU",

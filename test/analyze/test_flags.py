@@ -98,3 +98,8 @@ def test_the_bound_on_the_tail_is_what_chance_gives():
     for runs, wanted in ((3, 0.14), (5, TAIL_SPREAD)):
         spreads = [measure_spread([draw_tail() for _ in range(runs)]) for _ in range(150)]
         assert sum(spreads) / len(spreads) == pytest.approx(wanted, abs=0.025)
+
+
+def test_a_rehearsal_is_called_one(row):
+    (found,) = flag([row(explore_run=f"rehearsal-0123456789ab.r{number}") for number in (1, 2, 3)])
+    assert found.text == "the rehearsal of a submission: seconds in place of minutes"

@@ -241,7 +241,8 @@ def test_failed_runs_and_other_runs_are_told():
     peak = make_run(mode="FindPeakPerformance", peak_qps=500.0)
     page = build(failed, peak, make_run())
     assert page.read("summary-text").startswith(
-        "1 point from 3 recorded runs, 1 failed run among them, 1 run of FindPeakPerformance"
+        "1 point from 3 recorded runs, 1 failed run among them, "
+        "1 run of FindPeakPerformance or compliance tests, which no point includes"
     )
     failures = page.read("failures")
     assert "sweep, batch-8: Offline, PerformanceOnly exit code 3 no space" in failures

@@ -251,3 +251,8 @@ def test_whatever_is_wrong_with_a_record_is_an_error_or_a_row_of_the_right_types
         else:
             assert run is None or msgspec.convert(dataclasses.asdict(run), Run) == run
     assert refused > 30
+
+
+def test_a_compliance_test_is_called_one():
+    assert make(verdicts={"loadgen": {"compliance": "TEST04"}}).compliance == "TEST04"
+    assert make().compliance is None

@@ -46,6 +46,7 @@ def test_points_are_those_that_the_other_commands_show(row):
         row(batch=8, gpu="RTX", samples_per_second=50.0, disturbances=("heat",)),
         row(mode="AccuracyOnly", samples_per_second=None, top1_percent=75.5, loadgen_valid=None),
         row(mode="FindPeakPerformance", samples_per_second=900.0, top1_percent=None),
+        row(compliance="TEST04", samples_per_second=900.0, top1_percent=None),
         row(model_sha256="f" * 64, batch=3, samples_per_second=7.0, top1_percent=None),
         row(error="it broke", samples_per_second=None, top1_percent=None),
     ]

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Literal, NamedTuple
 
 from ck_mlperf.analyze.runs import Point
+from ck_mlperf.loadgen.settings import REHEARSAL
 
 THROUGHPUT_SPREAD = 0.05
 """The largest (max - min) / median of the throughput that is not flagged.
@@ -40,7 +41,7 @@ TAILS = {
 class Flag(NamedTuple):
     """A reason for doubt."""
 
-    kind: Literal["disturbance", "throughput", "latency", "clock", "verdict", "single"]
+    kind: Literal["disturbance", "throughput", "latency", "clock", "verdict", "rehearsal", "single"]
     """single: not suspicious, but too few runs to tell."""
     text: str
 
@@ -51,6 +52,7 @@ def find_flags(point: Point) -> list[Flag]:
         *_find_disturbances(point),
         *_find_spreads(point),
         *_find_verdicts(point),
+        *_find_rehearsal(point),
         *_find_few(point),
     ]
 
@@ -111,6 +113,11 @@ def _find_verdicts(point: Point) -> Iterator[Flag]:
         yield Flag(
             "verdict", f"LoadGen found {verdicts[True]} of {len(point.runs)} runs VALID, not all"
         )
+
+
+def _find_rehearsal(point: Point) -> Iterator[Flag]:
+    if any((run.explore_run or "").startswith(REHEARSAL) for run in point.runs):
+        yield Flag("rehearsal", "the rehearsal of a submission: seconds in place of minutes")
 
 
 def _find_few(point: Point) -> Iterator[Flag]:

@@ -148,7 +148,7 @@ def _build(
         plots=[(plot, draw_inline_svg(plot)) for plot in list_plots(grouped)],
         accuracies=_list_accuracies(runs),
         failures=[run for run in runs if run.error is not None],
-        others=[run for run in runs if run.mode == "FindPeakPerformance" and run.error is None],
+        others=[run for run in runs if run.is_of_another_kind and run.error is None],
         unofficial=Counter(run.unofficial for run in runs if run.unofficial).most_common(),
         environment=ENVIRONMENT,
         environments=Counter(

@@ -46,6 +46,7 @@ _POSITIVE = (
     *(name for name in column_names() if name.startswith("latency_")),
 )
 _PERFORMANCE = {"met": True, "not met": False, "not measured": None}
+_COMPLIANCE = "CK_LOADGEN_COMPLIANCE"
 _DEFAULTS = {variable.name: variable.default for variable in VARIABLES}
 # Variables of libraries that a command to repeat a run may set. With others, such as LD_PRELOAD and
 # CUDA_INJECTION64_PATH, a record could make its reader run anything.
@@ -207,6 +208,7 @@ def _take_columns(record: Record, file: ExperimentFile, repetition: int) -> Run:
         program=record.program,
         scenario=record.scenario,
         mode=record.mode,
+        compliance=verdict.compliance,
         engine=engine.name,
         engine_version=engine.version,
         device=engine.device,
@@ -298,6 +300,7 @@ def _take_failure(failure: Failure, file: ExperimentFile) -> Run:
         program=failure.program,
         scenario=environment.get("CK_LOADGEN_SCENARIO", _DEFAULTS["CK_LOADGEN_SCENARIO"]),
         mode=environment.get("CK_LOADGEN_MODE", _DEFAULTS["CK_LOADGEN_MODE"]),
+        compliance=environment.get(_COMPLIANCE),
         precision=find_precision(weights),
         batch=None if batch is None else int(batch),
         samples_per_query=None if samples is None else int(samples),

@@ -33,6 +33,8 @@ class Run:
     scenario: str
     mode: str
     """AccuracyOnly, PerformanceOnly, SubmissionRun or FindPeakPerformance."""
+    compliance: str | None = None
+    """TEST01 or TEST04, which measure the system otherwise than a performance run does."""
     engine: str | None = None
     """onnxruntime-cpu, onnxruntime-cuda, tensorrt..., null."""
     engine_version: str | None = None
@@ -119,6 +121,11 @@ class Run:
     """The command that repeats the run, for a POSIX shell; None: a name or a value in the record is
     not one that the program takes, or a shell would interpret it."""
 
+    @property
+    def is_of_another_kind(self) -> bool:
+        """Whether its throughput is not that of a performance run."""
+        return self.mode == "FindPeakPerformance" or self.compliance is not None
+
 
 CONFIGURATION = (
     *("program", "scenario", "engine", "engine_version", "device"),
@@ -151,12 +158,13 @@ def column_names() -> tuple[str, ...]:
 def group_points(runs: Iterable[Run]) -> list[Point]:
     """The points that `runs` make, in the order of their first runs.
 
-    A failed run has no point; an accuracy run and a FindPeakPerformance have none of their own.
+    A failed run has no point; an accuracy run, a compliance test and a FindPeakPerformance have
+    none of their own.
     """
     by_configuration: dict[tuple[Any, ...], list[Run]] = {}
     accuracies: dict[tuple[Any, ...], Run] = {}
     for run in sorted(runs, key=lambda run: (run.start is not None, run.start)):
-        if run.samples_per_second is not None and run.mode != "FindPeakPerformance":
+        if run.samples_per_second is not None and not run.is_of_another_kind:
             key = tuple(getattr(run, name) for name in CONFIGURATION)
             by_configuration.setdefault(key, []).append(run)
         if run.top1_percent is not None:

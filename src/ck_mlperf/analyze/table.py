@@ -185,6 +185,7 @@ CREATE VIEW points AS
 WITH performance AS (
     SELECT * FROM runs
     WHERE samples_per_second IS NOT NULL AND mode <> 'FindPeakPerformance'
+        AND compliance IS NULL
 ), accuracy AS (
     SELECT {", ".join(NETWORK)}, arg_max(top1_percent, start) AS top1_percent
     FROM runs WHERE top1_percent IS NOT NULL GROUP BY {", ".join(NETWORK)}

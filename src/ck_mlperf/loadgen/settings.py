@@ -29,6 +29,9 @@ SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline")
 MODES = ("AccuracyOnly", "PerformanceOnly", "SubmissionRun", "FindPeakPerformance")
 DEFAULT_BATCH_SIZE = 32
 EXPLORE_RUN = "CK_EXPLORE_RUN"
+REHEARSAL, RATE = "rehearsal-", "rate-"
+"""With which EXPLORE_RUN begins, in this order: of a rehearsal's runs; of the run that measures the
+rate of a submission's Server runs, and is none of them."""
 
 
 @dataclass(frozen=True)
