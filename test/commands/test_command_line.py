@@ -159,7 +159,7 @@ def complete(library_environment, tmp_path: Path) -> Callable[[str], list[str]]:
         ("ck-mlperf explore --sc", {"--scenario"}),
         (
             "ck-mlperf explore --scenario=Server --re",
-            {"--repetitions", "--resolution", "--remote_python", "--retry_failed"},
+            {"--rehearse", "--repetitions", "--resolution", "--remote_python", "--retry_failed"},
         ),
         ("ck-mlperf report --format=", {"--format=png", "--format=svg"}),
     ],

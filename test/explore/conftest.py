@@ -50,9 +50,12 @@ class FakeCk:
         )
         self.processes: list[subprocess.Popen[str]] = []
 
-    def behave(self, **by_batch: Any) -> None:
-        """What a benchmark does, by its batch size: 'fail', 'die', or seconds that it takes."""
-        plain = {name.removeprefix("batch_"): told for name, told in by_batch.items()}
+    def behave(self, **told: Any) -> None:
+        """What a benchmark does, by its batch size: 'fail', 'die', 'invalid', 'slow', or seconds.
+
+        By `Scenario.TEST01` and so on as well; valid=True: other runs are VALID.
+        """
+        plain = {name.removeprefix("batch_"): what for name, what in told.items()}
         (self.folder / "behaviour.json").write_text(json.dumps(plain))
 
     def start(
@@ -71,7 +74,7 @@ class FakeCk:
         self.processes.append(process)
         return process
 
-    def __call__(self, *options: str, code: int = 0) -> tuple[str, str]:
+    def __call__(self, *options: str, verb: str = "explore", code: int = 0) -> tuple[str, str]:
         """Run `explore` in this process. Returns what it printed, on stdout and on stderr."""
         out, err = io.StringIO(), io.StringIO()
         handlers = {number: signal.getsignal(number) for number in SIGNALS}
@@ -85,7 +88,7 @@ class FakeCk:
             patch.setattr(sys, "executable", "/no/python")
             patch.chdir(self.folder)
             with pytest.raises(SystemExit) as ended:
-                run_main(lambda: main(["explore", *options]))
+                run_main(lambda: main([verb, *options]))
         for number, handler in handlers.items():
             signal.signal(number, handler)
         assert ended.value.code == code, (out.getvalue(), err.getvalue())

@@ -10,7 +10,7 @@ from ck_mlperf.explore.entry import Entry, hold_lock
 from ck_mlperf.explore.local import LocalExecutor
 from ck_mlperf.explore.measure import Measurer, RunFailedError
 from ck_mlperf.explore.runs import Configuration, Network
-from ck_mlperf.explore.sweep import TAGS, read_sweep
+from ck_mlperf.explore.sweep import read_sweep
 
 if TYPE_CHECKING:
     from .conftest import FakeCk
@@ -26,7 +26,7 @@ def measurer(fake_ck: FakeCk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Measu
     sweep = read_sweep({"scenario": "Offline", "count": "64", "name": "probes"})
     entry = Entry(fake_ck.repository, sweep.name)
     with hold_lock(fake_ck.repository) as lock:
-        entry.make({"find": "max"}, TAGS)
+        entry.make({"find": "max"}, ("explore", "loadgen"))
         yield Measurer(sweep, entry, LocalExecutor(entry, lock))
 
 

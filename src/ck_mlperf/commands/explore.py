@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from functools import partial
 
 from ck_mlperf.commands.parser import Parser, find_local_repository
+from ck_mlperf.common.errors import UserError
 from ck_mlperf.explore.options import (
     CLUSTER_OPTIONS,
     ENVIRONMENT_OPTION,
     FILE_OPTION,
     SEARCH_OPTIONS,
+    SUBMISSION_OPTIONS,
     Option,
 )
 from ck_mlperf.explore.sweep import SWEEP_OPTIONS
@@ -37,6 +39,7 @@ def make_parser() -> Parser:
     for title, options in (
         ("what is run", (*SWEEP_OPTIONS, ENVIRONMENT_OPTION, FILE_OPTION)),
         ("a search", SEARCH_OPTIONS),
+        ("a submission", SUBMISSION_OPTIONS),
         ("where it runs", CLUSTER_OPTIONS),
     ):
         group = parser.add_argument_group(title)
@@ -44,6 +47,7 @@ def make_parser() -> Parser:
             group.add_argument(
                 f"--{option.name}",
                 action="append" if option is ENVIRONMENT_OPTION else "store",
+                nargs=None if option.metavar else "?",  # a flag
                 metavar=option.metavar,
                 help=option.full_help.replace("%", "%%"),
             )
@@ -69,11 +73,13 @@ def main(arguments: argparse.Namespace) -> int:
     from ck_mlperf.explore.session import explore, hear_signals, open_executor
 
     hear_signals()
-    options = _take(arguments, (*SWEEP_OPTIONS, FILE_OPTION, *SEARCH_OPTIONS))
+    options = _take(arguments, (*SWEEP_OPTIONS, FILE_OPTION, *SEARCH_OPTIONS, *SUBMISSION_OPTIONS))
     for pair in getattr(arguments, ENVIRONMENT_OPTION.name, []):
         variable, _, value = pair.partition("=")
         options[f"env.{variable}"] = value
     cluster = _take(arguments, CLUSTER_OPTIONS)
+    if cluster and "submission" in options:
+        raise UserError("cluster: a submission is of one system; start the command there")
     return explore(
         options,
         find_local_repository(),

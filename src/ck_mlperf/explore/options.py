@@ -16,7 +16,7 @@ from typing import Any
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.suggest import suggest
 from ck_mlperf.explore.axes import parse_axis
-from ck_mlperf.loadgen.setting_types import Integer, Number, SettingType, Text
+from ck_mlperf.loadgen.setting_types import Choice, Flag, Integer, Number, SettingType, Text
 
 LOADGEN = "loadgen"
 """The value of --rules that leaves the verdict to LoadGen."""
@@ -182,6 +182,36 @@ SEARCH_OPTIONS = (
     ),
     Option("max_runs", "N", "the most runs", one(Integer(1, 1000)), value=60),
 )
+SUBMISSION_OPTIONS = (
+    Option(
+        "submission",
+        "edge|datacenter-edge",
+        "run all that a submission of such a system needs: each scenario's accuracy, 600 s of "
+        "performance, TEST01 and TEST04. --scenario= takes some of its scenarios",
+        one(
+            Text(
+                "edge or datacenter-edge (no round after v5.0 takes ResNet-50 in datacenter)",
+                "edge|datacenter-edge",
+            )
+        ),
+        default="a sweep",
+    ),
+    Option(
+        "infer",
+        "NAME,...",
+        "do not run these scenarios, infer them from SingleStream: MultiStream, Offline",
+        several(Choice(("MultiStream", "Offline"))),
+        (),
+    ),
+    Option(
+        "rehearse",
+        "",
+        "rehearse a submission: seconds in place of minutes, which nobody may submit",
+        one(Flag()),
+        False,
+        default="no",
+    ),
+)
 CLUSTER_OPTIONS = (
     Option(
         "cluster",
@@ -241,6 +271,8 @@ def merge_file(given: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError(f"{path} is not YAML: {error}") from error
     if not (isinstance(content, dict) and all(isinstance(key, str) for key in content)):
         raise UserError(f"{path}: want lines `batch: 1,2,4..64` and so on, options as in a command")
+    if FILE_OPTION.name in content:
+        raise UserError(f"{path}: file: no such option in a file")
     variables = content.pop("env", {})
     if not isinstance(variables, dict):
         raise UserError(f"{path}: env: want names with values, such as {{CK_VERBOSE: yes}}")

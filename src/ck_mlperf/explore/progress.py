@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -22,21 +22,31 @@ from ck_mlperf.explore.entry import Entry
 from ck_mlperf.explore.runs import ACCURACY, Outcome, ScheduledRun
 from ck_mlperf.explore.schedule import Estimate, format_duration
 
+# A compliance run is never VALID: it is a proof for another run.
+_VERDICTS = {True: "VALID", False: "INVALID", None: "LoadGen finds no fault"}
+
 
 class ProgressWatcher:
     """A `Watcher` that prints, learns how long runs take, and writes failures into the entry.
 
-    runs: those to do. A context manager: the bar is shown inside it.
+    runs: those to do. remark: what else to say of an outcome. A context manager: the bar is shown
+    inside it.
     """
 
     def __init__(
-        self, console: Console, entry: Entry, runs: Sequence[ScheduledRun], estimate: Estimate
+        self,
+        console: Console,
+        entry: Entry,
+        runs: Sequence[ScheduledRun],
+        estimate: Estimate,
+        remark: Callable[[Outcome], Iterable[str]] = lambda outcome: (),
     ) -> None:
         self._console = console
         self._entry = entry
         self._open = {run.id: run for run in runs}
         self._total = len(runs)
         self._estimate = estimate
+        self._remark = remark
         self._running: list[ScheduledRun] = []
         self._at_once = 1
         self._left_s, self._left_at = 0.0, time.monotonic()
@@ -87,6 +97,8 @@ class ProgressWatcher:
             highlight=False,
             soft_wrap=True,
         )
+        for line in self._remark(outcome):
+            self._console.print(f"note: {escape(line)}", highlight=False, soft_wrap=True)
 
     def describe_left(self) -> str:
         """The time left, in words."""
@@ -125,11 +137,11 @@ def describe_outcome(outcome: Outcome) -> str:
         assert outcome.record.accuracy is not None
         return f"accuracy {outcome.record.accuracy.top1_percent:.3f}%"
     rate = outcome.record.samples_per_second
-    is_valid = outcome.record.verdicts.loadgen.valid
+    verdict = _VERDICTS[outcome.record.verdicts.loadgen.valid]
     if rate is None:
-        return "VALID" if is_valid else "INVALID"
+        return verdict
     shown = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
-    return f"{shown} samples/s, {'VALID' if is_valid else 'INVALID'}"
+    return f"{shown} samples/s, {verdict}"
 
 
 def describe_precision(outcome: Outcome) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ck_mlperf.results.record import Record
 
 PERFORMANCE, ACCURACY = "PerformanceOnly", "AccuracyOnly"
+COMPLIANCE = "CK_LOADGEN_COMPLIANCE"
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,21 @@ class ScheduledRun:
     """The command. Its first word is `ck`, which whoever executes it looks up."""
 
     @property
+    def measures(self) -> str:
+        """accuracy, performance, or the name of a compliance test."""
+        if self.mode == ACCURACY:
+            return "accuracy"
+        return self.environment.get(COMPLIANCE, "performance")
+
+    @property
     def description(self) -> str:
         """The configuration and the repetition, in words."""
-        what = "accuracy" if self.mode == ACCURACY else f"repetition {self.repetition}"
-        return f"{self.configuration}, {what}"
+        words = [str(self.configuration)]
+        if self.measures != "performance":
+            words.append(self.measures)
+        if self.measures == "performance" or self.repetition > 1:
+            words.append(f"repetition {self.repetition}")
+        return ", ".join(words)
 
 
 @dataclass(frozen=True)
@@ -158,11 +170,12 @@ def schedule_run(
     environment: Mapping[str, str],
     entry: str,
     tags: Sequence[str],
+    prefix: str = "",
 ) -> ScheduledRun:
     """The run of a configuration, with its id and command.
 
     environment: CK_ variables for all configurations (count, duration, conf file...). entry: the
-    name of the experiment entry in CK's local repository; tags: the entry's.
+    name of the experiment entry in CK's local repository; tags: the entry's. prefix: the id's.
     """
     own = dict(environment)
     own |= {
@@ -175,7 +188,8 @@ def schedule_run(
     if configuration.target_qps is not None:
         own["CK_LOADGEN_TARGET_QPS"] = f"{configuration.target_qps:.12g}"
     text = json.dumps([program, configuration.weights, own], sort_keys=True)
-    own[EXPLORE_RUN] = f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.r{repetition}"
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    own[EXPLORE_RUN] = f"{prefix}{digest}.r{repetition}"
     argv = ["ck", "benchmark", f"program:{program}", "--repetitions=1"]
     argv += [f"--env.{name}={own[name]}" for name in sorted(own)]
     argv += [

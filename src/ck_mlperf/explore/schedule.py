@@ -52,12 +52,13 @@ class Estimate:
         if run.mode == ACCURACY:
             return typical_s
         settings = read_settings(run.environment)
-        if settings.duration_s is not None:
-            return settings.duration_s
-        if settings.count_override is not None:
+        duration_s = settings.duration_s
+        if duration_s is None and settings.count_override is not None:
             return typical_s  # nobody knows yet how long a query takes
-        conf_ms = settings.conf.get("min_duration")
-        return DEFAULT_DURATION_S if conf_ms is None else conf_ms / 1000
+        if duration_s is None:
+            duration_s = settings.conf.get("min_duration", 1000 * DEFAULT_DURATION_S) / 1000
+        # LoadGen takes so many samples in Offline that they last for 10% more.
+        return duration_s * (1.1 if settings.scenario == "Offline" else 1)
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,9 @@ def print_schedule(
     """
     groups: dict[tuple[str, Configuration], list[ScheduledRun]] = {}
     for run in schedule.runs:
-        groups.setdefault((run.mode, run.configuration), []).append(run)
+        groups.setdefault((run.measures, run.configuration), []).append(run)
     columns: dict[str, list[str]] = {}
-    for (mode, configuration), runs in groups.items():
+    for (measures, configuration), runs in groups.items():
         samples, qps = configuration.samples_per_query, configuration.target_qps
         row = {
             "network": str(configuration.network),
@@ -100,7 +101,7 @@ def print_schedule(
             "batch": str(configuration.batch),
             "samples/query": "" if samples in (None, configuration.batch) else str(samples),
             "queries/s": "" if qps is None else f"{qps:g}",
-            "measures": "accuracy" if mode == ACCURACY else "performance",
+            "measures": measures,
             "runs": str(len(runs)),
             "done": str(sum(run.id in schedule.done for run in runs)),
             "failed": str(sum(run.id in schedule.failed for run in runs) or ""),
@@ -117,7 +118,7 @@ def print_schedule(
     console.print(table)
     for note in notes:
         console.print(f"note: {note}", highlight=False)
-    count = len({configuration for mode, configuration in groups if mode != ACCURACY})
+    count = len({run.configuration for run in schedule.runs if run.mode != ACCURACY})
     done = sum(run.id in schedule.done for run in schedule.runs)
     console.print(
         f"{count} configuration{'' if count == 1 else 's'}, {len(schedule.runs)} runs: "

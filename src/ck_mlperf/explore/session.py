@@ -17,13 +17,19 @@ from ck_mlperf.common.errors import UserError
 from ck_mlperf.explore.entry import Entry, hold_lock
 from ck_mlperf.explore.local import LocalExecutor
 from ck_mlperf.explore.measure import Measurer
-from ck_mlperf.explore.options import CLUSTER_OPTIONS, read_options
+from ck_mlperf.explore.options import (
+    CLUSTER_OPTIONS,
+    SUBMISSION_OPTIONS,
+    merge_file,
+    read_options,
+)
 from ck_mlperf.explore.progress import ProgressWatcher
 from ck_mlperf.explore.runs import Executor, ScheduledRun
 from ck_mlperf.explore.schedule import Estimate, Schedule, print_schedule
 from ck_mlperf.explore.search.definition import Search, read_search
 from ck_mlperf.explore.search.probes import run_search
-from ck_mlperf.explore.sweep import TAGS, Sweep, read_sweep
+from ck_mlperf.explore.submission import read_submission
+from ck_mlperf.explore.sweep import Sweep, read_sweep
 from ck_mlperf.loadgen.settings import raise_problems
 
 OpenExecutor = Callable[[Entry, int], AbstractContextManager[Executor]]
@@ -37,11 +43,17 @@ def explore(
     dry_run: bool = False,
     retry_failed: bool = False,
 ) -> int:
-    """Carry out the sweep that the options ask for; with `find` among them, the search.
+    """Carry out the sweep, the search (`find`) or the submission that the options ask for.
 
     repository: CK's local one. dry_run: print the commands, and run nothing. Returns the exit code.
     """
     console = Console()
+    options = merge_file(options)
+    given = [option.name for option in SUBMISSION_OPTIONS if option.name in options]
+    if given and "submission" not in given:
+        raise UserError(f"{', '.join(given)}: means something with --submission= only")
+    if given and "find" in options:
+        raise UserError("find: leave it out, or submission: the answer is for --qps=")
     if "find" in options:
         search = read_search(options)
         entry = Entry(repository, search.sweep.name)
@@ -50,20 +62,21 @@ def explore(
             print(shlex.join(search.sweep.schedule(search.configure(search.start), 1).argv))
             return 0
         with hold_lock(repository) as lock:
-            entry.make(search.define(), TAGS)
+            entry.make(search.define(), search.sweep.tags)
             with open_executor(entry, lock) as executor:
                 measurer = Measurer(search.sweep, entry, executor, retry_failed)
                 return search_load(console, search, measurer)
-    sweep = read_sweep(options)
+    sweep = read_submission(options) if "submission" in options else read_sweep(options)
     entry = Entry(repository, sweep.name)
     if dry_run:
         entry.check(sweep.define())
+        sweep = sweep.take_up(entry, retry_failed)
         _, runs = show_schedule(console, sweep, entry, retry_failed)
         for run in runs:
             print(shlex.join(run.argv))
         return 0
     with hold_lock(repository) as lock:
-        entry.make(sweep.define(), TAGS)
+        entry.make(sweep.define(), sweep.tags)
         return run_sweep(console, sweep, entry, open_executor(entry, lock), retry_failed)
 
 
@@ -109,14 +122,16 @@ def run_sweep(
 
     executor: entered only where there is something to run.
     """
+    sweep = sweep.take_up(entry, retry_failed)
     estimate, runs = show_schedule(console, sweep, entry, retry_failed)
     try:
         if runs:
-            with (
-                executor as opened,
-                ProgressWatcher(console, entry, runs, estimate) as watcher,
-            ):
-                opened.run(runs, watcher)
+            with executor as opened:
+                sweep.prepare(console, Measurer(sweep, entry, opened, retry_failed))
+                sweep = sweep.take_up(entry, retry_failed)
+                runs = make_schedule(sweep, entry).list_open(retry_failed)
+                with ProgressWatcher(console, entry, runs, estimate, sweep.remark) as watcher:
+                    opened.run(runs, watcher)
     except KeyboardInterrupt:
         schedule = make_schedule(sweep, entry)
         print(
@@ -169,7 +184,7 @@ def report_end(console: Console, sweep: Sweep, entry: Entry) -> int:
         )
     if failed:
         print(f"failed runs: {len(failed)}; --retry_failed tries them again", file=sys.stderr)
-    return 1 if failed else 0
+    return 0 if sweep.report(console, entry) and not failed else 1
 
 
 def hear_signals() -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ck_mlperf.catalog.request import read_request
 from ck_mlperf.common.errors import UserError
@@ -30,6 +30,7 @@ from ck_mlperf.explore.options import (
 )
 from ck_mlperf.explore.runs import (
     ACCURACY,
+    COMPLIANCE,
     PERFORMANCE,
     Configuration,
     Network,
@@ -48,8 +49,14 @@ from ck_mlperf.loadgen.settings import (
 )
 from ck_mlperf.models.precisions import PRECISIONS
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ck_mlperf.explore.entry import Entry
+    from ck_mlperf.explore.measure import Measurer
+    from ck_mlperf.explore.runs import Outcome
+
 MAX_RUNS = 10_000
-TAGS = ("explore", "loadgen")
 
 # Variables that an option sets; the others are passed through from --env.NAME=VALUE.
 OPTION_OF = {
@@ -60,6 +67,7 @@ OPTION_OF = {
     "CK_LOADGEN_TARGET_QPS": "--qps=",
     "CK_LOADGEN_COUNT_OVERRIDE": "--count=",
     "CK_LOADGEN_DURATION": "--duration=",
+    COMPLIANCE: "--submission=",
     EXPLORE_RUN: "nothing: a sweep names its runs itself",
 }
 CONF_FILE = "CK_LOADGEN_CONF_FILE"
@@ -155,6 +163,16 @@ class Sweep:
     """Variables for all runs."""
 
     @property
+    def tags(self) -> tuple[str, ...]:
+        """The tags of the experiment."""
+        return ("explore", "loadgen")
+
+    @property
+    def prefix(self) -> str:
+        """What the ids of its runs begin with."""
+        return ""
+
+    @property
     def networks(self) -> tuple[Network, ...]:
         """What the options for models ask for, in their order."""
         if self.weights:
@@ -222,6 +240,21 @@ class Sweep:
             runs += [self.schedule(one, repetition) for one in configurations]
         return runs
 
+    def take_up(self, entry: Entry, retry_failed: bool) -> Sweep:
+        """The sweep as its entry's records make it."""
+        return self
+
+    def prepare(self, console: Console, measurer: Measurer) -> None:
+        """Find what the runs depend on, for `take_up`. Raises UserError."""
+
+    def remark(self, outcome: Outcome) -> Sequence[str]:
+        """What else to say of an outcome."""
+        return ()
+
+    def report(self, console: Console, entry: Entry) -> bool:
+        """Print what else to say at the end. Returns whether all is well."""
+        return True
+
     def schedule(
         self, configuration: Configuration, repetition: int, mode: str = PERFORMANCE
     ) -> ScheduledRun:
@@ -233,7 +266,14 @@ class Sweep:
             if self.duration is not None:
                 environment["CK_LOADGEN_DURATION"] = self.duration
         return schedule_run(
-            configuration, repetition, mode, self.program, environment, self.name, TAGS
+            configuration,
+            repetition,
+            mode,
+            self.program,
+            environment,
+            self.name,
+            self.tags,
+            self.prefix,
         )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.loadgen.settings import RATE
 from ck_mlperf.models.precisions import PRECISIONS
 from ck_mlperf.results.experiments import find_files, read_records
 from ck_mlperf.results.record import Record
@@ -34,6 +35,8 @@ class RecordedRun(NamedTuple):
     @property
     def kind(self) -> str | None:
         """PERFORMANCE, ACCURACY, or the compliance test; None: no submission has such a run."""
+        if RATE in (self.record.explore_run or ""):
+            return None
         return self.record.verdicts.loadgen.compliance or _KINDS.get(self.record.mode)
 
     @property
