@@ -98,9 +98,9 @@ def test_the_official_script_truncates_so(inference, local, tmp_path):
 
 
 def test_user_conf_gives_the_settings_in_force(tree):
-    values, problems = read_user_conf(tree.at("MultiStream/user.conf"), "MultiStream")
-    assert problems == []
-    assert values == {
+    conf = read_user_conf(tree.at("MultiStream/user.conf"), "MultiStream")
+    assert conf.problems == conf.notes == []
+    assert conf.values == {
         "min_duration": 600_000,
         "min_query_count": 20,
         "target_latency": pytest.approx(0.82, abs=0.5),
