@@ -146,6 +146,16 @@ def test_a_run() -> None:
     assert elsewhere.list_runs()[1].id != performance.id
 
 
+def test_images_that_are_named_are_others() -> None:
+    uid = "0123456789abcdef"
+    free, named = (read_sweep({"images": uid} if uid else {}) for uid in (None, uid))
+    for one, other in zip(free.list_runs(), named.list_runs(), strict=True):
+        assert set(other.argv) - set(one.argv) >= {f"--deps.images={uid}"}
+        assert one.id != other.id
+    assert "images" not in free.define()  # a sweep of before there was the option goes on
+    assert named.define()["images"] == uid
+
+
 def test_a_file_does_the_same(tmp_path: Path) -> None:
     path = tmp_path / "sweep.yaml"
     path.write_text(
@@ -192,6 +202,7 @@ def test_the_definition_survives_json(tmp_path: Path) -> None:
     ("options", "messages"),
     [
         ({"batchs": "1"}, ["batchs: no such option; did you mean batch?"]),
+        ({"images": "imagenet"}, ["images: 'imagenet': want 16 hexadecimal digits"]),
         ({"batch": "0"}, ["batch: 0: want whole numbers from 1"]),
         ({"batch": "1.5"}, ["batch: 1.5: want whole numbers"]),
         ({"batch": "1..1000000000000"}, ["more than 1000 values"]),

@@ -23,6 +23,7 @@ LOADGEN = "loadgen"
 
 ENTRY_NAME = Text("letters, digits and _ . @ -", r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,99}")
 """The name of a CK entry, which is a folder's."""
+UID = Text("16 hexadecimal digits", r"[0-9a-f]{16}")
 MODEL_TAGS = Text(
     "tags, joined with + where one model has several", r"[A-Za-z0-9_.+-]+(?:,[A-Za-z0-9_.+-]+)*"
 )

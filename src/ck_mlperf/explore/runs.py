@@ -171,11 +171,13 @@ def schedule_run(
     entry: str,
     tags: Sequence[str],
     prefix: str = "",
+    images: str | None = None,
 ) -> ScheduledRun:
     """The run of a configuration, with its id and command.
 
     environment: CK_ variables for all configurations (count, duration, conf file...). entry: the
     name of the experiment entry in CK's local repository; tags: the entry's. prefix: the id's.
+    images: CK's UID of the images; None: the program finds them.
     """
     own = dict(environment)
     own |= {
@@ -187,13 +189,16 @@ def schedule_run(
         own["CK_LOADGEN_MULTISTREAMNESS"] = str(configuration.samples_per_query)
     if configuration.target_qps is not None:
         own["CK_LOADGEN_TARGET_QPS"] = f"{configuration.target_qps:.12g}"
-    text = json.dumps([program, configuration.weights, own], sort_keys=True)
+    parts: list[object] = [program, configuration.weights, own]
+    pins = [f"--deps.images={images}"] if images else []
+    text = json.dumps([*parts, *pins], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     own[EXPLORE_RUN] = f"{prefix}{digest}.r{repetition}"
     argv = ["ck", "benchmark", f"program:{program}", "--repetitions=1"]
     argv += [f"--env.{name}={own[name]}" for name in sorted(own)]
     argv += [
         f"--dep_add_tags.weights={configuration.weights}",
+        *pins,
         "--record",
         "--record_repo=local",
         f"--record_uoa={entry}",

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from ck_mlperf.catalog.request import read_request
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.files import hash_file
+from ck_mlperf.common.shell import is_plain
 from ck_mlperf.common.tags import split_tags
 from ck_mlperf.explore.options import (
     ENTRY_NAME,
+    UID,
     list_options,
     merge_file,
     one,
@@ -74,9 +76,6 @@ CONF_FILE = "CK_LOADGEN_CONF_FILE"
 
 # The kinds of engines that a run can ask for by tags.
 _ENGINES = tuple(kind for kind, engine in ENGINES.items() if engine.model)
-
-# CK writes values into a bash script, in double quotes at most.
-_PLAIN = re.compile(r"[\w./:,=+@%~ -]*")
 
 
 @dataclass(frozen=True)
@@ -151,6 +150,13 @@ class Sweep:
         None,
         default="user.conf's, 10",
     )
+    images: str | None = option(
+        "UID",
+        "CK's UID of the images to run on, or of their originals (`ck show env`)",
+        one(UID),
+        None,
+        default="those that fit the model; several that do are an error",
+    )
     program: str = option("NAME", "the CK program", one(ENTRY_NAME), PROGRAM)
     name: str = option(
         "NAME",
@@ -185,6 +191,8 @@ class Sweep:
         definition = asdict(self)
         for key in ("name", "model", "precision", "engine", "weights"):
             del definition[key]
+        if self.images is None:  # as before there was this option
+            del definition["images"]
         definition["network"] = [str(network) for network in self.networks]
         if CONF_FILE in self.env:
             definition["conf_file_sha256"] = hash_file(Path(self.env[CONF_FILE]))
@@ -274,6 +282,7 @@ class Sweep:
             self.name,
             self.tags,
             self.prefix,
+            self.images,
         )
 
 
@@ -337,7 +346,7 @@ def _read_environment(given: Mapping[str, Any], problems: list[str]) -> dict[str
             problems.append(f"{key}: that is for {OPTION_OF[name]}")
         elif not re.fullmatch(r"CK_[A-Z0-9_]{1,60}", name):
             problems.append(f"{key}: want a variable of the program, CK_...")
-        elif not _PLAIN.fullmatch(value):
+        elif not is_plain(value):
             problems.append(f"{key}: '{value}' has a character that a shell reads")
         elif name == CONF_FILE:
             path = Path(value).absolute()  # the program runs in a folder of its own
