@@ -183,6 +183,43 @@ def test_a_cut_off_jpeg_is_named(tmp_path, jpeg, share):
         decode(path, ImageRecipe())
 
 
+def damage(data: bytes, how: str) -> bytes:
+    """A complete JPEG whose scan is damaged in the middle."""
+    middle = (data.rfind(b"\xff\xda") + len(data)) // 2
+    before, after = data[:middle], data[middle + 400 :]
+    cuts = {
+        "zeros": bytes(400),
+        "ones": b"\xff\x00" * 200,
+        "noise": np.random.default_rng(5).integers(0, 255, 400, np.uint8).tobytes(),
+        "missing": b"",
+        "marker": b"\xff\xd5" + data[middle : middle + 400],
+        "twice": data[middle : middle + 400] * 2,
+    }
+    return before + cuts[how] + after
+
+
+@pytest.mark.parametrize(
+    ("how", "progressive"),
+    [
+        *((how, 0) for how in ("zeros", "ones", "noise", "missing", "marker", "twice")),
+        *((how, 1) for how in ("ones", "missing", "marker", "twice")),
+    ],
+)
+def test_a_jpeg_with_a_damaged_scan_is_named(tmp_path, capfd, how, progressive):
+    noise = np.random.default_rng(1).integers(0, 256, (240, 320, 3), np.uint8)
+    options = [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive]
+    data = cv2.imencode(".jpeg", cv2.GaussianBlur(noise, (5, 5), 2), options)[1].tobytes()
+    path = tmp_path / "damaged.jpeg"
+    path.write_bytes(data)
+    decode(path, ImageRecipe())
+    path.write_bytes(damage(data, how))
+    with pytest.raises(UserError, match=r"damaged\.jpeg: damaged JPEG \(Corrupt JPEG data: .*\)\."):
+        decode(path, ImageRecipe())
+    assert capfd.readouterr() == ("", "")
+    print("back", file=sys.stderr)
+    assert capfd.readouterr().err == "back\n"
+
+
 def test_bytes_after_the_end_of_a_jpeg_do_no_harm(tmp_path, jpeg):
     for name, data in (("plain.jpeg", jpeg), ("more.jpeg", jpeg + bytes(100))):
         (tmp_path / name).write_bytes(data)

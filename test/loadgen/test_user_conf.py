@@ -108,8 +108,41 @@ def test_twice(read):
     assert problems[0].endswith("line 2: *.*.min_duration is set on line 1 already")
 
 
-def test_no_text(read):
-    assert "not a text file" in read(b"\xff\xfe\x00").problems[0]
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"*.Offline.target_qps\xa0=\xa010\n",
+        "*.Offline.target_qps\u00a0= 10\n".encode(),
+        "\u00a0*.Offline.target_qps = 10\n".encode(),
+        "*.Offline.target_qps = 10\u0085\n".encode(),
+        "*.Offline.target_qps = 10\u2028*.*.min_duration = 5\n".encode(),
+        b"*.Offline.target_qps\x1f= 10\n",  # a blank for str.split
+        b"*.Offline.target_qps = 10\x1d\n",
+        b"*.Offline.target_qps = 10\0\n",
+        b"\xef\xbb\xbf*.Offline.target_qps = 10\n",
+        "*.Offline.target_qps = 10\n".encode("utf-16"),
+    ],
+)
+def test_what_looks_like_a_blank_and_is_none_for_loadgen(read, content):
+    conf = read(content)
+    assert conf.values == {}
+    assert "line 1: b'" in conf.problems[0]
+    assert "LoadGen wants ASCII" in conf.problems[0]
+    assert conf.problems[0].isprintable()
+
+
+def test_a_line_ends_with_a_line_feed_alone(read):
+    text = b"# rate:\r*.Offline.target_qps = 10\r\n\f*.*.min_duration\v= 5\t\r\n"
+    conf = read(text)
+    assert conf.values == {"min_duration": 5}
+    (problem,) = conf.problems
+    assert "line 1: a carriage return in it" in problem
+
+
+@pytest.mark.parametrize("end", ["\u0085", "\u2028", "\x1c", "\f"])
+def test_a_comment_goes_on_to_the_line_feed(read, end):
+    conf = read(f"# f\xfcr{end}*.Offline.target_qps = 10\n".encode() + b"# \xff\n")
+    assert (conf.values, conf.problems, conf.notes) == ({}, [], [])
 
 
 def test_latency_of_other_scenarios_may_have_decimals(read):

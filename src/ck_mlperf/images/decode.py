@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 # Source pixels beyond its own area that an output pixel may read (linear: one), with a margin.
 _REACH = 4
+
+_MOST_SAID = 10_000
+"""Bytes of what is printed while an image is decoded; libjpeg prints one line."""
 
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 
@@ -51,16 +55,18 @@ def decode_image(path: Path, recipe: ImageRecipe, out: npt.NDArray[np.uint8]) ->
     TensorFlow-Slim does this (inception_preprocessing.py, preprocess_for_eval), but rounds the cut
     differently.
 
-    Raises UserError that names the file where it is not a complete image.
+    Raises UserError that names the file where it is not a complete image, and where libjpeg warns
+    of it: libjpeg replaces what is damaged, and OpenCV returns that without an error.
     """
     import cv2
-    import numpy as np
 
     data = path.read_bytes()
     if _is_cut_off(data):
         raise UserError(f"{path}: JPEG is cut off after {len(data)} bytes. Restore the file")
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        image, warning = _decode(data)
+        if warning:
+            raise UserError(f"{path}: damaged JPEG ({warning}). Restore the file")
         if image is None:
             raise UserError(f"{path}: {_describe(data)}. Restore the file")
         pixels = _fit(image, recipe)
@@ -72,6 +78,33 @@ def decode_image(path: Path, recipe: ImageRecipe, out: npt.NDArray[np.uint8]) ->
     else:
         out[:] = pixels
     return hashlib.sha256(data).hexdigest()
+
+
+def _decode(data: bytes) -> tuple[npt.NDArray[Any] | None, str]:
+    """The image, BGR; None where OpenCV cannot decode it. And libjpeg's first warning, or ''.
+
+    libjpeg only prints its warnings. So the process's stderr is a file while it decodes a JPEG.
+    """
+    import cv2
+    import numpy as np
+
+    encoded = np.frombuffer(data, np.uint8)
+    if not data.startswith(_JPEG_START):
+        return cv2.imdecode(encoded, cv2.IMREAD_COLOR), ""
+    stderr = os.dup(2)
+    said = os.memfd_create("libjpeg")
+    try:
+        os.dup2(said, 2)
+        try:
+            image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+        finally:
+            os.dup2(stderr, 2)
+        lines = os.pread(said, _MOST_SAID, 0).decode(errors="replace").splitlines()
+    finally:
+        os.close(said)
+        os.close(stderr)
+    # OpenCV's own lines begin with the level in brackets.
+    return image, next((line for line in lines if not line.startswith("[")), "")
 
 
 def _fit(image: npt.NDArray[Any], recipe: ImageRecipe) -> npt.NDArray[Any]:

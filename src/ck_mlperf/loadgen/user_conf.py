@@ -3,7 +3,7 @@
 LoadGen skips a line `key=value`, reads 15.5 as 15 where it wants a whole number, reads 010 as 8
 and ignores a name that it does not know, all without a message. Here each of these is a problem.
 The grammar and the keys are those of `TestSettings::FromConfig` in test_settings_internal.cc,
-LoadGen 6.0.17.
+LoadGen 6.0.17: bytes, of which a line feed alone ends a line and ASCII's blanks alone part words.
 """
 
 from __future__ import annotations
@@ -70,23 +70,25 @@ class UserConf:
 def read_user_conf(path: Path, scenario: str) -> UserConf:
     """What the file says. Lines for other models may be in it: LoadGen ignores them."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        problem = f"{path}: not a text file. Want lines of the form *.Offline.target_qps = 100"
-        return UserConf(problems=[problem])
+        content = path.read_bytes()
     except OSError as error:
         problem = f"{path}: {error.strerror}. CK_LOADGEN_CONF_FILE wants a user.conf"
         return UserConf(problems=[problem])
     conf = UserConf()
     lines: dict[str, int] = {}
     values: dict[str, int | float] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(content.split(b"\n"), start=1):
         tokens = line.split()
-        if not tokens or tokens[0] == "#":
-            continue
         where = f"{path}, line {number}"
+        if b"\r" in line.rstrip():
+            conf.problems.append(
+                f"{where}: a carriage return in it, which ends no line for LoadGen"
+            )
+            continue
+        if not tokens or tokens[0] == b"#":
+            continue
         try:
-            model, name, value = _split_line(tokens)
+            model, name, value = _split_line([_read_word(token) for token in tokens])
             if model not in ("*", MODEL):
                 if model not in mlperf_conf.MODELS:
                     conf.notes.append(
@@ -102,6 +104,15 @@ def read_user_conf(path: Path, scenario: str) -> UserConf:
             conf.problems.append(f"{where}: {error}")
     conf.values = _select(values, scenario)
     return conf
+
+
+def _read_word(token: bytes) -> str:
+    """Raises ValueError where a byte is not printable ASCII: it may look like a blank, or not be
+    seen at all, but for LoadGen it is part of the word."""
+    text = token.decode("latin-1")
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError(f"{token[:80]!r}: LoadGen wants ASCII, as text without a byte order mark")
+    return text
 
 
 def _split_line(tokens: list[str]) -> tuple[str, str, str]:
