@@ -43,6 +43,14 @@ def make_model(tmp_path):
             nodes[-1].output[0] = "argmax"
             constants.append(numpy_helper.from_array(np.array(100, np.int64), "hundred"))
             nodes.append(helper.make_node("Add", ["argmax", "hundred"], ["best"]))
+        if spoil == "rows":  # every row, and then each again
+            nodes[-1].output[0] = "once"
+            nodes.append(helper.make_node("Concat", ["once", "once"], ["scores"], axis=0))
+            output = helper.make_tensor_value_info("scores", tensor_type, ["rows", classes])
+        if spoil == "float":
+            nodes[-1].output[0] = "whole"
+            nodes.append(helper.make_node("Cast", ["whole"], ["best"], to=TensorProto.FLOAT))
+            output = helper.make_tensor_value_info("best", TensorProto.FLOAT, [batch])
         if spoil == "operator":
             nodes[0].op_type, nodes[0].domain = "Unknown", "example"
         images = helper.make_tensor_value_info("images", tensor_type, [batch, 3, SIDE, SIDE])
@@ -163,6 +171,20 @@ def test_class_out_of_range(make_model, images):
         engine.load(images)
         with pytest.raises(EngineError, match=r"gave a class outside 0 to 9"):
             classify(engine, [0, 1])
+
+
+def test_classes_as_floats_are_not_taken_for_labels(make_model, images):
+    path, _ = make_model(kind="class", spoil="float")
+    with make_engine("onnx", path) as engine:
+        engine.load(images)
+        with pytest.raises(EngineError, match=r"of shape \(2,\), want 10 scores a row"):
+            classify(engine, [0, 1])
+
+
+def test_two_rows_for_a_sample(make_model):
+    path, _ = make_model(spoil="rows")
+    with pytest.raises(EngineError, match=r"batch 1 of .*colours.onnx gave 2 rows for 1 samples"):
+        make_engine("onnx", path).open()
 
 
 def test_model_that_onnx_runtime_cannot_run(make_model):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.loadgen.compliance import AUDIT_CONFIG, write_audit_config
 from ck_mlperf.loadgen.engines import Engine
+from ck_mlperf.loadgen.engines.base import refuse_exit
 from ck_mlperf.loadgen.estimate import needs_estimate, set_estimate
 from ck_mlperf.loadgen.harness.batching import (
     BatchPolicy,
@@ -77,6 +78,7 @@ class RunOutcome:
     """LoadGen's interface that was used, as the record has it."""
 
 
+@refuse_exit()
 def run_test(
     settings: RunSettings,
     engines: Engine | Sequence[Engine],
@@ -93,8 +95,8 @@ def run_test(
 
     One test per process: LoadGen keeps global state. Logs of an earlier test are removed first.
     Raises UserError where the settings do not fit (`resolve_settings` says so before an engine is
-    opened) and for several engines in SingleStream; whatever an engine raises; KeyboardInterrupt.
-    None of these leaves a log behind.
+    opened) and for several engines in SingleStream; whatever an engine raises, but EngineError
+    in place of SystemExit; KeyboardInterrupt. None of these leaves a log behind.
     """
     remove_logs(log_dir)
     if interface is None:

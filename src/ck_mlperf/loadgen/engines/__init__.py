@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ck_mlperf.loadgen.engines.base import Engine, EngineError
+from ck_mlperf.loadgen.engines.base import Engine, EngineError, refuse_exit
 from ck_mlperf.loadgen.engines.registry import ENGINES
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["ENGINES", "Engine", "EngineError", "make_engine"]
 
 
+@refuse_exit()
 def make_engine(
     kind: str, model: Path, recipe: ModelRecipe | None = None, device: int = 0
 ) -> Engine:

@@ -37,6 +37,8 @@ def read_labels(
         if (classes.view(_UNSIGNED[classes.itemsize]) >= recipe.classes).any():
             raise describe(f"a class outside 0 to {recipe.classes - 1}")
     else:
+        if output.size != len(output) * recipe.classes:
+            raise describe(f"an output of shape {output.shape}, want {recipe.classes} scores a row")
         scores = output.reshape(len(output), recipe.classes)
         if not np.isfinite(scores).all():
             raise describe("a score that is not a finite number")

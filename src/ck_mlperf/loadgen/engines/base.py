@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,18 @@ if TYPE_CHECKING:
 
 class EngineError(UserError):
     """The engine gave no usable answer: not a number, a class out of range, a wrong count."""
+
+
+@contextlib.contextmanager
+def refuse_exit() -> Iterator[None]:
+    """Raise EngineError in place of SystemExit, with which an engine might end the run as done."""
+    try:
+        yield
+    except SystemExit as ended:
+        raise EngineError(
+            f"sys.exit({ended.code!r}) was called in an engine, which ended the test: a defect of "
+            "the engine"
+        ) from ended
 
 
 class Engine(abc.ABC):
@@ -93,10 +106,12 @@ class Engine(abc.ABC):
     def close(self) -> None:
         """Release everything; called once, also after an error."""
 
+    @refuse_exit()
     def __enter__(self) -> Engine:
         self.open()
         return self
 
+    @refuse_exit()
     def __exit__(
         self,
         kind: type[BaseException] | None,

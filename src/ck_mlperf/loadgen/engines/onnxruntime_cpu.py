@@ -70,15 +70,19 @@ class OnnxRuntimeCpu(Engine):
 
     def enqueue(self, rows: Sequence[int]) -> None:
         self._batch_number += 1
-        inputs = {self._recipe.input.name: self._gather(rows)}
+        samples = self._gather(rows)
         try:
-            outputs = self._session.run([self._recipe.output.name], inputs)
+            (output,) = self._session.run(
+                [self._recipe.output.name], {self._recipe.input.name: samples}
+            )
         except Exception as error:  # as in open
             raise EngineError(
                 f"{self.name}: batch {self._batch_number} of {self._path} failed in ONNX Runtime: "
                 f"{str(error).strip()}"
             ) from error
-        self._output = outputs[0][: len(rows)]
+        if len(output) != len(samples):
+            raise self._describe(f"{len(output)} rows for {len(samples)} samples")
+        self._output = output[: len(rows)]
 
     def collect(self) -> NDArray[np.int32]:
         return read_labels(self._output, self._recipe, self._describe)

@@ -115,6 +115,7 @@ class TensorRt(CudaEngine):
                 tensor is None
                 or tensor.is_input != is_input
                 or (is_input and (tensor.dtype, tensor.shape[1:]) != (dtype, shape))
+                or tensor.shape[:1] != tensors[recipe.input.name].shape[:1]  # a row for a sample
             ):
                 raise UserError(
                     f"{self._path}: {name} of its recipe is not what the plan has: "

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+INT32 = np.dtype(np.int32)
+"""The type of labels. There is one object of it, so `is` tells, which costs least."""
+
+
 class Tally:
     """What an engine has answered with one set of samples loaded."""
 
@@ -68,7 +72,7 @@ class Runner:
         labels = self.engine.collect()
         ids, indices = self.in_flight[0]
         count = len(ids)
-        if labels.shape != (count,):
+        if labels.dtype is not INT32 or labels.shape != (count,):
             labels = self.pick_best(labels, indices)
         self.results[:count] = labels
         self.in_flight.popleft()
@@ -78,12 +82,20 @@ class Runner:
         self.responses.complete(ids)
 
     def pick_best(self, labels: NDArray[np.int32], indices: Indices) -> NDArray[np.int32]:
-        """The best labels [n] of [n, 5], which go into `top5` where there is one."""
-        if labels.shape != (len(indices), 5):
+        """The best labels [n] of [n, 5], which go into `top5` where there is one, or of [n].
+
+        Raises EngineError where `labels` are neither, or not int32: LoadGen gets that type, and
+        numpy would round, wrap or make numbers up to fit it.
+        """
+        count = len(indices)
+        if labels.dtype != INT32 or labels.shape not in ((count,), (count, 5)):
             raise EngineError(
-                f"{self.engine.name} gave answers of shape {labels.shape} to a batch of "
-                f"{len(indices)}: a defect of the engine"
+                f"{self.engine.name} gave answers of type {labels.dtype} and shape {labels.shape} "
+                f"to a batch of {count}, want int32 and ({count},) or ({count}, 5): a defect of "
+                "the engine"
             )
+        if labels.ndim == 1:
+            return labels
         if self.top5 is not None:
             self.top5[indices] = labels
         return labels[:, 0]

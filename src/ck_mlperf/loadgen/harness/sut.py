@@ -13,7 +13,7 @@ import numpy as np
 
 from ck_mlperf.common.parallel import map_parallel
 from ck_mlperf.loadgen.harness.interface import Ids, Indices, MakeResponses
-from ck_mlperf.loadgen.harness.runner import Runner
+from ck_mlperf.loadgen.harness.runner import INT32, Runner
 
 _MOST_AT_ONCE = 1024
 
@@ -82,7 +82,7 @@ class SystemUnderTest:
             if self.error is None:
                 self._engine.enqueue([self._row_by_index[indices[0]]])
                 labels = self._engine.collect()
-                if labels.shape != (1,):
+                if labels.size != 1 or labels.dtype is not INT32:
                     labels = self._runner.pick_best(labels, indices)
                 label = labels.item()
                 self._tally.singles += 1
