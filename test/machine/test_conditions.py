@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ck_mlperf.machine.conditions import Watch
+from ck_mlperf.machine.conditions import Watch, read_clock_offset_s
 from ck_mlperf.machine.facts import Conditions
 
 from ..fakes.driver import MIB, UNKNOWN_MEMORY, FakeGpu
@@ -78,6 +78,20 @@ def test_a_gpu_at_work(put_driver, sampler):
     assert gpu["sm_clock_mhz"] == {"min": 1701, "median": 1702, "max": 1709}
     assert gpu["clocks_event_reasons"] == {"sw_power_cap": 3, "sw_thermal_slowdown": 3}
     assert gpu["other_processes_before"] == {"count": 2, "memory_mib": 1024}
+
+
+@pytest.mark.parametrize("step_s", [0.0, 3600.25, -7.5])
+def test_a_step_of_the_wall_clock(step_s):
+    with Watch([], read_clock=iter([1e9, 1e9 + step_s]).__next__) as watched:
+        pass
+    assert check(watched)["clock_step_s"] == step_s
+
+
+def test_a_clock_that_nobody_sets():
+    before = read_clock_offset_s()
+    time.sleep(0.1)
+    assert read_clock_offset_s() == pytest.approx(before, abs=1e-3)
+    assert watch()["clock_step_s"] == 0.0
 
 
 def test_the_test_begins_after_the_first_sample(put_driver, sampler, tmp_path):

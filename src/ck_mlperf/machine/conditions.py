@@ -1,8 +1,8 @@
-"""What else the machine did during a test: its processors, and the GPUs that the engines run on.
+"""What else the machine did during a test: its processors, its clock, the GPUs that engines run on.
 
-While the test runs, no thread of this process wakes for it: the processors are read before and
-after, and another process writes samples of the GPUs to a file that is read afterwards. What is not
-known is None, and nothing here fails a run.
+While the test runs, no thread of this process wakes for it: processors and clocks are read before
+and after, and another process writes samples of the GPUs to a file that is read afterwards. What is
+not known is None, and nothing here fails a run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -29,6 +29,18 @@ from ck_mlperf.machine.nvml import Nvml, open_nvml
 # It needs nothing that is installed, so -S: it starts sooner.
 SAMPLER = (sys.executable, "-S", "-m", "ck_mlperf.machine.gpu_samples")
 _SOURCE = Path(__file__).resolve().parents[2]
+
+
+def read_clock_offset_s() -> float:
+    """CLOCK_REALTIME minus CLOCK_MONOTONIC, which changes only where the wall clock is set, or the
+    machine sleeps. NTP's gradual corrections are in both."""
+    readings = []
+    for _ in range(5):  # this thread may be interrupted between two clocks
+        before = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        wall = time.clock_gettime_ns(time.CLOCK_REALTIME)
+        after = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        readings.append((after - before, wall - (before + after) / 2))
+    return min(readings)[1] / 1e9
 
 
 class Watch:
@@ -45,20 +57,24 @@ class Watch:
         sampler: Sequence[str] = SAMPLER,
         patience_s: float = 2.0,
         root: Path = Path("/"),
+        read_clock: Callable[[], float] = read_clock_offset_s,
     ) -> None:
         """cuda_devices: CUDA's numbers of the GPUs that the engines run on; contexts are open.
 
         sampler: the command that takes UUIDs and writes samples. patience_s: for its first sample,
         and again for its end. root: the folder with the kernel's proc and sys.
+        read_clock: the wall clock's lead over a steady one, in seconds.
         """
         uuids = {device: find_gpu_uuid(device) for device in cuda_devices}
         self._gpus = _GpuWatch(uuids, sampler, patience_s)
         self._root = root
+        self._read_clock = read_clock
 
     def __enter__(self) -> Watch:
         # The sampler counts as this process's time, so it starts after this.
         self._before = _read_cpu(self._root)
         self._gpus.start()
+        self._clock_s = self._read_clock()
         return self
 
     def __exit__(
@@ -67,12 +83,14 @@ class Watch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        step_s = self._read_clock() - self._clock_s
         self._gpus.end()
         if kind is None:
             self.conditions = {
                 "cpu": _compare_cpu(self._before, _read_cpu(self._root)),
                 "gpu_interval_ms": round(INTERVAL_S * 1000),
                 "gpus": self._gpus.describe(),
+                "clock_step_s": round(step_s, 3),
             }
 
 

@@ -20,7 +20,7 @@ class Disturbance:
     """One reason to doubt a run's figures."""
 
     kind: str
-    """other_processes, steal, gpu_heat, gpu_power_brake, gpu_slowdown or gpu_shared."""
+    """clock, other_processes, steal, gpu_heat, gpu_power_brake, gpu_slowdown or gpu_shared."""
     text: str
     """What was measured, and what to do; one line."""
 
@@ -32,10 +32,20 @@ def find_disturbances(conditions: Conditions, on_cpu: bool) -> list[Disturbance]
     A power cap of a GPU (sw_power_cap) is none: under full load it is the usual limit.
     """
     found = list(_judge_cpu(conditions.cpu, on_cpu))
+    if conditions.clock_step_s:
+        found.append(Disturbance("clock", describe_clock_step(conditions.clock_step_s)))
     for gpu in conditions.gpus:
         found += _judge_clocks(gpu)
         found += _judge_processes(gpu)
     return found
+
+
+def describe_clock_step(step_s: float) -> str:
+    """What happened to the wall clock, and what to do."""
+    return (
+        f"the wall clock, by which LoadGen times, was set {'back' if step_s < 0 else 'forward'} by "
+        f"{abs(step_s):.3f} s during the test: run again once it is synchronised (`timedatectl`)"
+    )
 
 
 def _judge_cpu(cpu: CpuConditions, on_cpu: bool) -> Iterator[Disturbance]:

@@ -182,3 +182,6 @@ class Conditions(Struct, frozen=True):
     """Between two samples of a GPU."""
     gpus: list[GpuConditions]
     """The GPUs that the engines ran on; empty: none, or NVML does not work."""
+    clock_step_s: Annotated[float, units.unit("s")] | None = None
+    """By how much the wall clock, by which LoadGen times, was set forward during the test, to the
+    millisecond; negative: back. null: not noted, as before version 3."""

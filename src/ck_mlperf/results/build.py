@@ -16,6 +16,7 @@ from ck_mlperf.images.originals import ARCHIVE_SHA256
 from ck_mlperf.loadgen.job import USER_CONF
 from ck_mlperf.loadgen.one_test import LOG_NAMES
 from ck_mlperf.loadgen.settings import VARIABLES, RunSettings
+from ck_mlperf.machine.disturbances import describe_clock_step
 from ck_mlperf.machine.facts import Conditions, Environment
 from ck_mlperf.results import record as parts
 from ck_mlperf.results.advice import advise_loadgen, count_needed_queries
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from ck_mlperf.loadgen.engines.base import Engine
     from ck_mlperf.loadgen.one_test import DeviceCounts, RunOutcome
     from ck_mlperf.models.recipe import ModelRecipe
+
+# loadgen.cc, RunPerformanceMode: "PerfClock and system_clock differ by more than 1%!" is an error.
+_MOST_CLOCK_STEP = 0.01
 
 
 def build_record(
@@ -51,6 +55,8 @@ def build_record(
     deps: what CK resolved. start: when the test began, with a time zone. passed: variables that
     the user passed on to the program.
     """
+    conditions = msgspec.convert(outcome.conditions, Conditions)
+    result = _judge_clock(result, conditions.clock_step_s or 0.0)
     performance = result.performance
     return parts.Record(
         schema_version=parts.SCHEMA_VERSION,
@@ -77,7 +83,7 @@ def build_record(
         model=model,
         dataset=dataset,
         environment=msgspec.convert(environment, Environment),
-        conditions=msgspec.convert(outcome.conditions, Conditions),
+        conditions=conditions,
         deps=msgspec.convert(deps, list[parts.Dep]),
         logs=[
             parts.Log(file=path.name, sha256=hash_file(path), bytes=path.stat().st_size)
@@ -168,6 +174,20 @@ def describe_dataset(manifest: Mapping[str, Any], used: int) -> parts.Dataset:
         source_files_sha256=files_sha256,
         known_by=cast(parts.KnownBy | None, known_by),
     )
+
+
+def _judge_clock(result: LoadgenResult, step_s: float) -> LoadgenResult:
+    """The result, INVALID where the wall clock was set by too much of the test's time.
+
+    LoadGen's own check cannot find that: it compares two clocks that are the same one, since
+    libstdc++'s high_resolution_clock is its system_clock. The bound is that check's.
+    """
+    performance = result.performance
+    if performance is None or abs(step_s) <= _MOST_CLOCK_STEP * performance.duration_s:
+        return result
+    reasons = [*performance.reasons, describe_clock_step(step_s)]
+    invalid = msgspec.structs.replace(performance, is_valid=False, reasons=reasons)
+    return msgspec.structs.replace(result, performance=invalid)
 
 
 def _describe_verdict(result: LoadgenResult, outcome: RunOutcome) -> LoadgenVerdict:

@@ -217,6 +217,11 @@ class _Values:
         value = self._values[key]
         fits = type(value) is kind or (kind is float and type(value) is int)
         # LoadGen's numbers are counts, times and rates.
+        if isinstance(value, (int, float)) and value < 0:
+            raise UserError(
+                f"{self._path}: {key} = {value}: the wall clock, by which LoadGen times, was set "
+                "back during the test. Run it again once the clock is synchronised (`timedatectl`)"
+            )
         if not fits or (isinstance(value, (int, float)) and not 0 <= value < math.inf):
             raise self.refuse(f"{key} = {str(value)[:80]!r}")
         return kind(value)
@@ -288,8 +293,7 @@ def _read_performance(log: _Values, scenario: str) -> Performance:
 def _measure_duration(log: _Values) -> float:
     """Seconds from the first issue to the last completion, to the millisecond.
 
-    The two times are the clock's, which may have been set meanwhile; LoadGen's own check of the
-    shortest duration goes by a steady one, and decides.
+    The two times are rounded; LoadGen's own check of the shortest duration decides.
     """
     begin, end = (log.get_time(key) for key in ("power_begin", "power_end"))
     duration_s = max((end - begin).total_seconds(), 0.0)

@@ -29,7 +29,9 @@ class LoadgenVerdict(Struct, frozen=True):
     version: str
     """LoadGen's version."""
     valid: bool | None
-    """null: an accuracy run has none, nor has a compliance run in which LoadGen finds no fault."""
+    """null: an accuracy run has none, nor has a compliance run in which LoadGen finds no fault.
+    false also where the wall clock was set by over 1% of the test's time, which LoadGen does not
+    find."""
     reasons: list[str]
     """Why it is not valid."""
     advice: list[str]
