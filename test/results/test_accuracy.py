@@ -42,6 +42,12 @@ def test_every_image_has_exactly_one_answer(answers, message):
         measure_accuracy(answers, LABELS)
 
 
+@pytest.mark.parametrize("label", [-2, -(2**31)])
+def test_a_label_that_no_network_has(label):
+    with pytest.raises(UserError, match=f"the label {label} for sample 2: a defect of the engine"):
+        measure_accuracy([(0, 3), (1, 1), (2, label), (3, -1)], LABELS)
+
+
 def test_no_images():
     with pytest.raises(UserError, match="0 of 0"):
         measure_accuracy([], LABELS[:0])

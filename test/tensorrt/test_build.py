@@ -83,6 +83,7 @@ def test_fixed_batch(rtx, make_request, make_model):
     build(make_request(model=model, max_batch=3))
     sidecar = read_sidecar(make_request().output)
     assert sidecar.inputs[0].shape == (3, 8, 8, 3)
+    assert sidecar.outputs[0].shape == (3,)
 
 
 @pytest.mark.parametrize("wanted", ["fp32", "fp16", "int8"])

@@ -24,7 +24,8 @@ def measure_accuracy(
     labels: int32 [n], one for each image of the test. top5: int32 [n, 5] by sample index, or None.
     may_repeat: in MultiStream LoadGen fills the last query of a loaded set with samples again; as
     in MLPerf's own script the first answer counts.
-    Raises UserError unless every image has an answer, and exactly one where they may not repeat.
+    Raises UserError unless every image has an answer, and exactly one where they may not repeat,
+    and for a label below -1 (a background class), which no network has.
     """
     import numpy as np
 
@@ -43,6 +44,11 @@ def measure_accuracy(
             raise UserError(
                 f"LoadGen's accuracy log has sample {index} twice: it is damaged, or of another "
                 "scenario. Run the accuracy test again"
+            )
+        if label < -1:
+            raise UserError(
+                f"LoadGen's accuracy log has the label {label} for sample {index}: a defect of the "
+                "engine, whose numbers were wrapped or not finite"
             )
         is_seen[index] = True
         best[index] = label
