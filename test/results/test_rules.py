@@ -154,7 +154,7 @@ def test_what_the_closed_division_takes(changes, reason):
 
 def describe(**changes):
     recipe = dataclasses.replace(load_model_recipe(DIGITS_MODEL), **changes)
-    return describe_model(recipe, "a" * 64)
+    return describe_model(recipe, "a" * 64, "fp32")
 
 
 def test_what_the_record_says_of_the_weights():

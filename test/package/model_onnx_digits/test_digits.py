@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -73,6 +74,8 @@ def test_the_file_is_valid_small_and_complete(onnx_file: Path) -> None:
 
 def test_the_recipe_says_what_the_onnx_file_says(onnx_file: Path, tmp_path: Path) -> None:
     recipe = load_model_recipe(onnx_file)
-    assert recipe.to_dict() == json.loads(onnx_file.with_suffix(".json").read_text())
+    said = json.loads(onnx_file.with_suffix(".json").read_text())
+    md5 = hashlib.md5(onnx_file.read_bytes(), usedforsecurity=False).hexdigest()
+    assert recipe.to_dict() == said | {"source_md5": md5}
     assert (recipe.name, recipe.dataset, recipe.classes) == ("digits", "digits", 10)
     assert (recipe.labels_offset, recipe.weights) == (0, "trained")
