@@ -7,26 +7,27 @@ import sys
 from typing import Any
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "src"))
-from ck_mlperf.catalog import program, recording
+from ck_mlperf.catalog import program, recording, run_folder
 from ck_mlperf.catalog.kernel import Catalog, hook, read_deps
 
 
 @hook
 def ck_preprocess(i: dict[str, Any]) -> dict[str, Any]:
     """Check the settings, resolve the model and the images, and write the job."""
+    run_folder.enter_folder(sys.argv)
     ck, env = i["ck_kernel"], i["env"]
     recording.prepare_writes()
     recording.remove_half_made_experiments(ck.work["dir_local_repo"])
-    program.remove_stale_results()
     recording.check_recording(sys.argv)
     environment = {name: str(env[name]) for name in env}
     deps = read_deps(i["deps"])
-    return {"return": 0, "bat": program.prepare_run(Catalog(ck), deps, environment, sys.argv)}
+    lines = program.prepare_run(Catalog(ck), deps, environment, sys.argv)
+    return {"return": 0, "bat": lines, "extra_post_process_cmd": run_folder.KEEP_EXIT_CODE}
 
 
 @hook
 def ck_postprocess(i: dict[str, Any]) -> dict[str, Any]:
     """Hand the program's record to CK."""
-    record = program.finish_run()
+    record = run_folder.finish_run()
     recording.hold_files(record)
     return {"return": 0, "characteristics": record}

@@ -106,9 +106,7 @@ def handed_over(ck):
     program = ck.tmp.parent / "run.py"
     original = program.read_text()
     program.write_text(
-        "import pathlib, shutil\n"
-        "shutil.copy('job.json', '../seen.json')\n"
-        "pathlib.Path('failure.json').write_text('{\"exit_code\": 9}')\n"
+        "import shutil\nshutil.copy('job.json', '../seen.json')\nraise SystemExit(9)\n"
     )
 
     def run(*flags: str, **environment: str) -> tuple[dict, str]:

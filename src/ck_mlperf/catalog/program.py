@@ -2,7 +2,7 @@
 
 Before: check every setting, resolve the model and then the images that the model's recipe asks
 for, and write both with the settings to `job.json`, which is all that the program reads.
-After: hand the program's record to CK, or end the command with the program's exit code.
+After: hand the program's record to CK (ck_mlperf.catalog.run_folder).
 
 CK resolves the program's other deps itself. `weights` and `images` are resolved here because CK
 would ask on the terminal which of several models to take, cannot fall back to a default where no
@@ -11,9 +11,9 @@ tags were added, and cannot derive a dep's tags from another dep's recipe.
 
 from __future__ import annotations
 
-import json
 import os
 import re
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 from ck_mlperf.catalog.conversion import Conversion
 from ck_mlperf.catalog.host import has_driver
 from ck_mlperf.catalog.images import resolve_images
-from ck_mlperf.catalog.kernel import Catalog, Dep, Entry, fail
+from ck_mlperf.catalog.kernel import Catalog, Dep, Entry
 from ck_mlperf.catalog.options import (
     RUN,
     Known,
@@ -42,6 +42,7 @@ from ck_mlperf.catalog.request import (
 )
 from ck_mlperf.catalog.source import obtain_source
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.processes import read_start
 from ck_mlperf.common.shell import find_unsafe
 from ck_mlperf.loadgen.engines.registry import (
     GPU,
@@ -51,10 +52,9 @@ from ck_mlperf.loadgen.engines.registry import (
     choose_engine,
     list_tags,
 )
-from ck_mlperf.loadgen.job import FAILURE, NOT_RECORDED, RECORD, REPORT, Job
+from ck_mlperf.loadgen.job import JOB, NOT_RECORDED, Job
+from ck_mlperf.loadgen.run_folder import RUN_ID
 from ck_mlperf.loadgen.settings import RunSettings, read_settings
-
-JOB = "job.json"
 
 _ANY_MODEL = {"model", "image-classification"}
 _SECRET = re.compile(r"KEY|PASS|SECRET|TOKEN|CREDENTIAL|AUTH")
@@ -95,6 +95,8 @@ def prepare_run(
     resolve_images(catalog, deps["images"], deps["dataset"], recipe)
     lines = resolve_libraries(catalog, deps, engine, model)
     native = resolve_native(catalog, deps["loadgen-native"])  # before the deps are listed
+    # The program's process inherits it.
+    os.environ[RUN_ID] = run_id = secrets.token_hex(8)
     job = Job(
         settings=settings,
         engine=engine.kind,
@@ -105,6 +107,8 @@ def prepare_run(
         loadgen_native=native,
         passed=select_passed(environment),
         deps=[describe_dep(key, dep.entry) for key, dep in sorted(deps.items()) if dep.entry],
+        run_id=run_id,
+        ck={"pid": os.getpid(), "started": read_start(os.getpid())},
     )
     Path(JOB).write_text(job.to_json(), encoding="utf-8")
     return lines
@@ -117,32 +121,6 @@ def select_passed(environment: Mapping[str, str]) -> dict[str, str]:
         for name in sorted(environment)
         if not name.startswith("CK_")
     }
-
-
-def finish_run() -> dict[str, Any]:
-    """The record that the program has left; without one, end the command as the program did."""
-    if os.path.exists(RECORD):
-        with open(RECORD, encoding="utf-8") as file:
-            record: dict[str, Any] = json.load(file)
-        record["execution_time"] = record["timing"]["wall_s"]
-        return record
-    remove_stale_results(but=FAILURE)
-    if os.path.exists(FAILURE):  # the program has said on stderr what went wrong
-        with open(FAILURE, encoding="utf-8") as file:
-            raise SystemExit(json.load(file)["exit_code"])
-    fail(
-        "the program ended without a result or a message: it was killed, perhaps because memory "
-        "ran out",
-        code=1,
-    )
-
-
-def remove_stale_results(but: str | None = None) -> None:
-    """Remove what an earlier run has left in the current folder, `but` one file."""
-    for name in os.listdir("."):
-        is_result = name in (JOB, RECORD, FAILURE, REPORT) or name.startswith("mlperf_log_")
-        if is_result and name != but:
-            os.remove(name)
 
 
 def check_plain(environment: Mapping[str, str]) -> None:

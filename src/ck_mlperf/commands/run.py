@@ -15,7 +15,7 @@ SUMMARY = "run one LoadGen test as a job file says, without CK"
 _DESCRIPTION = """\
 Run one LoadGen test as a job file says: the job that `ck run` left in the program's tmp folder, or
 one written by hand (examples/README.md). Leaves record.json, report.txt and LoadGen's logs in the
-current folder; after an error, failure.json and none of these."""
+current folder; after an error, none of these."""
 
 
 def make_parser() -> Parser:

@@ -1,10 +1,11 @@
-"""Modules of this library in processes of their own."""
+"""Processes: modules of this library in ones of their own, and whether one is still there."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from ck_mlperf.common.errors import UserError
 
@@ -23,6 +24,31 @@ def run_module(*arguments: str) -> None:
     process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if process.returncode:
         raise UserError(cut(process.stderr) or describe_end(process.returncode))
+
+
+def read_start(pid: int) -> int:
+    """When a process started, in ticks since the system did; 0 where the system does not say.
+
+    With its pid, this names one process for good: pids are used again. A process that has ended
+    (a zombie too) is not there: ProcessLookupError.
+    """
+    os.kill(pid, 0)
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
+    state, *values = stat.rpartition(")")[2].split()  # before it: a name, which may hold anything
+    if state in "ZX":
+        raise ProcessLookupError(pid)
+    return int(values[18])
+
+
+def is_running(pid: int, started: int) -> bool:
+    """Whether the process is still there that had this pid and this `read_start`."""
+    try:
+        return read_start(pid) == started
+    except ProcessLookupError:
+        return False
 
 
 def cut(text: str) -> str:

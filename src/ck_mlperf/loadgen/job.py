@@ -44,6 +44,11 @@ class Job:
     starts the program sets them."""
     deps: Sequence[Mapping[str, Any]] = ()
     """What CK resolved, for the record: {key, tags, version, uoa} of each."""
+    run_id: str | None = None
+    """Random; the record repeats it. CK takes no other record for this run's."""
+    ck: Mapping[str, int] = field(default_factory=dict)
+    """CK's process, {"pid": ..., "started": ...}: the run that it has started ends with it.
+    started: `ck_mlperf.common.processes.read_start`."""
 
     def to_json(self) -> str:
         """The content of the file."""
@@ -54,8 +59,12 @@ class Job:
 
 PROGRAM = "image-classification-tensorrt-loadgen-py"
 """The CK program that runs jobs."""
-RECORD, REPORT, FAILURE = "record.json", "report.txt", "failure.json"
-"""What a run leaves beside LoadGen's logs; after an error only the last, {"exit_code": ...}."""
+JOB, RECORD, REPORT = "job.json", "record.json", "report.txt"
+"""CK's job, and what a run leaves beside LoadGen's logs; after an error it leaves nothing."""
+EXIT_CODE = "exit_code.txt"
+"""How the program ended, which CK does not tell its hooks: its script writes this file."""
+UNFINISHED = ".loadgen-unfinished-"
+"""How the name of the folder begins that LoadGen writes its logs into during a test."""
 USER_CONF = "mlperf_log_user.conf"
 """The user.conf in force, beside the logs and named so that it is removed with them."""
 NOT_RECORDED = "(not recorded)"
@@ -63,7 +72,7 @@ NOT_RECORDED = "(not recorded)"
 
 _PATHS = ("model", "images", "loadgen_native")
 _TYPES = {item.name: str for item in fields(Job)} | dict(
-    settings=dict, recipe=dict, passed=dict, deps=list
+    settings=dict, recipe=dict, passed=dict, deps=list, ck=dict
 )
 _TYPE_NAMES = {dict: "an object", list: "a list", str: "text"}
 _REQUIRED = tuple(

@@ -23,7 +23,7 @@ from ck_mlperf.loadgen.harness.batching import (
     EagerBatches,
     list_sizes,
 )
-from ck_mlperf.loadgen.job import USER_CONF
+from ck_mlperf.loadgen.job import UNFINISHED, USER_CONF
 from ck_mlperf.loadgen.loadgen_settings import (
     build_loadgen_settings,
     check_memory,
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from ck_mlperf.loadgen.harness.sut import SystemUnderTest
 
 LOG_NAMES = ("mlperf_log_accuracy.json", "mlperf_log_detail.txt", "mlperf_log_summary.txt")
-_UNFINISHED = ".loadgen-unfinished-"
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def run_test(
     resolved = resolve_settings(settings, len(images), engines[0].max_batch)
     refuse_several_devices(settings.scenario, len(engines))
     _refuse_audit_config()
-    unfinished_dir = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=log_dir))
+    unfinished_dir = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=log_dir))
     try:
         test = _build_settings(resolved, unfinished_dir)
         sizes = _list_batch_sizes(test, resolved, len(engines))
@@ -142,7 +141,7 @@ def remove_logs(log_dir: Path) -> None:
     log_dir.mkdir(parents=True, exist_ok=True)
     for path in log_dir.glob("mlperf_log_*"):
         path.unlink()
-    for path in log_dir.glob(f"{_UNFINISHED}*"):
+    for path in log_dir.glob(f"{UNFINISHED}*"):
         shutil.rmtree(path)
 
 

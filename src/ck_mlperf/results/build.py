@@ -46,6 +46,7 @@ def build_record(
     deps: Sequence[Mapping[str, Any]],
     start: datetime,
     passed: Mapping[str, str],
+    run_id: str | None = None,
 ) -> parts.Record:
     """The record of a finished test.
 
@@ -53,7 +54,7 @@ def build_record(
     engine, model, dataset: `describe_engine`, `describe_model`, `describe_dataset`; the engine's
     part gets `devices` from the outcome. environment: `environment.describe_environment`.
     deps: what CK resolved. start: when the test began, with a time zone. passed: variables that
-    the user passed on to the program.
+    the user passed on to the program. run_id: of a run that CK started.
     """
     conditions = msgspec.convert(outcome.conditions, Conditions)
     result = _judge_clock(result, conditions.clock_step_s or 0.0)
@@ -94,6 +95,7 @@ def build_record(
             wall_s=outcome.wall_s,
             performance_s=performance.duration_s if performance else None,
         ),
+        run_id=run_id,
     )
 
 

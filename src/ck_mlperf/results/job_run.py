@@ -6,19 +6,22 @@ CK's hook (ck_mlperf.catalog.program) writes the job; ck_mlperf.loadgen.job desc
 from __future__ import annotations
 
 import contextlib
-import json
+import os
+import sys
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from ck_mlperf.common.errors import UserError, run_main
 from ck_mlperf.common.files import hash_file, write_file
 from ck_mlperf.images.preprocessed import PreprocessedSet, load_preprocessed
 from ck_mlperf.loadgen.engines import make_engine
 from ck_mlperf.loadgen.harness.native import choose_interface
-from ck_mlperf.loadgen.job import FAILURE, RECORD, REPORT, Job, read_job
-from ck_mlperf.loadgen.one_test import RunOutcome, remove_logs, run_test
+from ck_mlperf.loadgen.job import RECORD, REPORT, Job, read_job
+from ck_mlperf.loadgen.one_test import RunOutcome, run_test
 from ck_mlperf.loadgen.resolve import resolve_devices, resolve_settings
+from ck_mlperf.loadgen.run_folder import RUN_ID, hold_folder, remove_results
+from ck_mlperf.loadgen.watch import end_with_ck
 from ck_mlperf.machine.environment import describe_environment
 from ck_mlperf.models.recipe import ModelRecipe
 from ck_mlperf.results.accuracy import measure_accuracy
@@ -42,36 +45,36 @@ def run_program(path: Path, program: str) -> NoReturn:
 
     program: the name of the CK program, for the record.
     """
-    code: Any = 1  # what Python exits with after a defect
-    try:
-        run_main(lambda: run_and_report(path, program))
-    except SystemExit as ended:
-        code = ended.code
-        raise
-    finally:
-        if code:
+    run_main(lambda: _run_alone(path, program))
+
+
+def _run_alone(path: Path, program: str) -> None:
+    # The `ck` that has started this run holds the folder.
+    run_id = os.environ.get(RUN_ID)
+    with hold_folder(LOG_DIR) if run_id is None else contextlib.nullcontext():
+        try:
             remove_results()
-            with contextlib.suppress(OSError):  # a full disk: the error is on stderr already
-                # CK does not tell its hooks how the program ended.
-                write_file(Path(FAILURE), json.dumps({"exit_code": code}))
+            job = read_job(path)
+            if run_id is None:
+                run_and_report(job, program)
+            elif run_id != job.run_id:
+                raise UserError(f"{path}: another run has replaced it. Run again")
+            else:
+                with end_with_ck(job.ck, run_id):
+                    run_and_report(job, program)
+        except BaseException:
+            remove_results()
+            raise
 
 
-def remove_results() -> None:
-    """Remove from the current folder what a run leaves."""
-    remove_logs(LOG_DIR)
-    for name in (RECORD, REPORT, FAILURE):
-        Path(name).unlink(missing_ok=True)
-
-
-def run_and_report(path: Path, program: str) -> None:
-    """Run the job in the file `path`; leave the record and the report, and print the report."""
-    remove_results()
-    job = read_job(path)
+def run_and_report(job: Job, program: str) -> None:
+    """Run the job; leave the record and the report, and print the report."""
     record = run_job(job, program)
     report = format_report(record, job.settings.silent, job.settings.verbose)
     write_file(Path(REPORT), report)
     write_record(record, Path(RECORD))
     print(report.partition("\n")[2], end="")  # its first line was printed before the test
+    sys.stdout.flush()  # at the interpreter's end an error would come too late to be one
 
 
 def run_job(job: Job, program: str) -> Record:
@@ -109,6 +112,7 @@ def run_job(job: Job, program: str) -> Record:
         deps=job.deps,
         start=start,
         passed=job.passed,
+        run_id=os.environ.get(RUN_ID),
     )
 
 

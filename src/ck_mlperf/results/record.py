@@ -327,6 +327,8 @@ class Record(Struct, frozen=True):
     timing: Timing
     accuracy_run: AccuracyRun | None = None
     """null: not a performance run, or its experiment had no such run when this was recorded."""
+    run_id: str | None = None
+    """Random: by it, CK knows the record of the run that it started; null: a run without CK."""
 
     @property
     def explore_run(self) -> str | None:
