@@ -3,8 +3,12 @@
 What it leaves after a run: test/test_examples.py, without CK, and test/program/test_run.py.
 """
 
+import contextlib
+import errno
+import io
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,12 +17,18 @@ import pytest
 
 from ck_mlperf.commands import main
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.processes import read_start
 from ck_mlperf.loadgen.job import Job
+from ck_mlperf.loadgen.run_folder import RUN_ID
 from ck_mlperf.loadgen.settings import RunSettings
 from ck_mlperf.models.recipe import load_model_recipe
 from ck_mlperf.results import job_run
 
-from ..builders.real_run import MODEL
+from ..builders.real_run import MODEL, ROOT
+from ..builders.records import make_record
+from ..common.test_locks import is_free
+
+JOB = ROOT / "examples" / "job.json"
 
 
 @pytest.fixture
@@ -41,14 +51,13 @@ def test_an_error_leaves_nothing_that_looks_like_a_result(folder, capsys):
     (folder / "job.json").write_text("{}")
     assert exit_code("job.json") == 2
     assert capsys.readouterr().err.startswith("error: job.json: settings: missing; model: missing")
-    assert sorted(os.listdir(folder)) == ["failure.json", "job.json"]
-    assert json.loads((folder / "failure.json").read_text()) == {"exit_code": 2}
+    assert sorted(os.listdir(folder)) == [".run.lock", "job.json"]
 
 
 def test_a_job_that_is_not_there(folder, capsys):
     assert exit_code("job.json") == 2
     assert capsys.readouterr().err == "error: job.json: No such file or directory\n"
-    assert os.listdir(folder) == ["failure.json"]
+    assert os.listdir(folder) == [".run.lock"]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +71,55 @@ def test_exit_codes(folder, monkeypatch, raised, code):
     with pytest.raises((SystemExit, ZeroDivisionError)) as ended:
         main(["run", "job.json"])
     assert getattr(ended.value, "code", 1) == code
-    assert json.loads((folder / "failure.json").read_text()) == {"exit_code": code}
+    assert os.listdir(folder) == [".run.lock"]
+
+
+@pytest.fixture
+def finished(folder, monkeypatch):
+    """A folder with a job, whose test ends at once; notes whether another run could begin then."""
+    shutil.copy(JOB, folder)
+    was_free = []
+
+    def run_job(job, program):
+        was_free.append(is_free(folder / ".run.lock"))
+        return make_record()
+
+    monkeypatch.setattr(job_run, "run_job", run_job)
+    return was_free
+
+
+class FullDisk(io.StringIO):
+    def flush(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_an_error_after_the_record_was_written_is_one(folder, finished, capsys):
+    with contextlib.redirect_stdout(FullDisk()):
+        assert exit_code("job.json") == 2
+    assert "error: No space left on device" in capsys.readouterr().err
+    assert sorted(os.listdir(folder)) == [".run.lock", "job.json"]
+
+
+def test_a_run_without_ck_has_the_folder_to_itself(folder, finished):
+    assert exit_code("job.json") == 0
+    assert finished == [False]
+    assert (folder / "record.json").exists()
+
+
+def test_a_run_by_ck_leaves_the_folder_to_ck_and_ends_with_it(folder, finished, monkeypatch):
+    monkeypatch.setenv(RUN_ID, "1a2b")
+    job = json.loads(JOB.read_text())
+    job |= {"run_id": "1a2b", "ck": {"pid": os.getpid(), "started": read_start(os.getpid())}}
+    (folder / "job.json").write_text(json.dumps(job))
+    assert exit_code("job.json") == 0
+    assert finished == [True]
+
+
+def test_another_runs_job_is_refused(folder, finished, monkeypatch, capsys):
+    monkeypatch.setenv(RUN_ID, "1a2b")
+    assert exit_code("job.json") == 2
+    assert "error: job.json: another run has replaced it" in capsys.readouterr().err
+    assert finished == []
 
 
 def test_a_wrong_command_line_touches_nothing(folder):

@@ -20,6 +20,8 @@ JOB = Job(
     loadgen_native=Path("/libloadgen.so"),
     passed={"CUDA_VISIBLE_DEVICES": "0"},
     deps=[{"key": "weights", "tags": ["model"], "version": "1", "uoa": "0123456789abcdef"}],
+    run_id="1a2b",
+    ck={"pid": 4711, "started": 42},
 )
 
 
@@ -48,16 +50,19 @@ def test_what_a_job_holds():
         "loadgen_native": "/libloadgen.so",
         "passed": {"CUDA_VISIBLE_DEVICES": "0"},
         "deps": [{"key": "weights", "tags": ["model"], "version": "1", "uoa": "0123456789abcdef"}],
+        "run_id": "1a2b",
+        "ck": {"pid": 4711, "started": 42},
     }
 
 
 def test_some_keys_may_be_left_out(path):
     values = json.loads(JOB.to_json())
-    for key in ("engine", "loadgen_native", "passed", "deps"):
+    for key in ("engine", "loadgen_native", "passed", "deps", "run_id", "ck"):
         del values[key]
     path.write_text(json.dumps(values))
     job = read_job(path)
     assert (job.engine, job.loadgen_native, job.passed, job.deps) == ("onnx", None, {}, ())
+    assert (job.run_id, job.ck) == (None, {})
 
 
 @pytest.mark.parametrize(

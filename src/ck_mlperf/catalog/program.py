@@ -42,6 +42,7 @@ from ck_mlperf.catalog.request import (
 )
 from ck_mlperf.catalog.source import obtain_source
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.files import write_file
 from ck_mlperf.common.processes import read_start
 from ck_mlperf.common.shell import find_unsafe
 from ck_mlperf.loadgen.engines.registry import (
@@ -110,7 +111,7 @@ def prepare_run(
         run_id=run_id,
         ck={"pid": os.getpid(), "started": read_start(os.getpid())},
     )
-    Path(JOB).write_text(job.to_json(), encoding="utf-8")
+    write_file(Path(JOB), job.to_json())
     return lines
 
 

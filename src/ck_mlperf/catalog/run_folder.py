@@ -42,6 +42,8 @@ def enter_folder(arguments: Sequence[str]) -> None:
     os.chdir(folder)
     remove_results()
     Path(JOB).unlink(missing_ok=True)
+    for script in Path().glob("tmp-*.sh"):  # CK's, of a run that was killed
+        script.unlink()
 
 
 def finish_run() -> dict[str, Any]:
@@ -51,15 +53,16 @@ def finish_run() -> dict[str, Any]:
     and would exit with 0.
     """
     code = _read_exit_code()
-    if code is None or (code > _BY_SIGNAL and code != _INTERRUPTED):
+    by_signal = code is None or (code > _BY_SIGNAL and code != _INTERRUPTED)
+    if code or by_signal:
         remove_results()
+    if by_signal:
         fail(
             "the program ended without a result or a message: it was killed, perhaps because "
             "memory ran out",
             code=1,
         )
     if code:  # the program has said on stderr what went wrong
-        remove_results()
         raise SystemExit(code)
     record: dict[str, Any] = json.loads(Path(RECORD).read_text(encoding="utf-8"))
     if record["run_id"] != os.environ[RUN_ID]:
@@ -71,6 +74,8 @@ def finish_run() -> dict[str, Any]:
 def _read_exit_code() -> int | None:
     """None: the shell was killed before it had written it, or the disk is full."""
     try:
-        return int(Path(EXIT_CODE).read_text(encoding="ascii"))
+        code = int(Path(EXIT_CODE).read_text(encoding="ascii"))
     except (FileNotFoundError, ValueError):
         return None
+    # Of a shell that outlived its own `ck`, where this run's was killed.
+    return code if code or Path(RECORD).exists() else None

@@ -56,8 +56,9 @@ def main() -> None:
         os.kill(run, signal.SIGKILL)
     os.read(0, 1)  # ends with the run
     # Another run may have waited for the folder, and have it now.
-    if json.loads(Path(JOB).read_text(encoding="utf-8"))["run_id"] == sys.argv[4]:
-        remove_results()
+    with contextlib.suppress(FileNotFoundError):
+        if json.loads(Path(JOB).read_text(encoding="utf-8"))["run_id"] == sys.argv[4]:
+            remove_results()
 
 
 def _wait_for_end(pid: int, started: int) -> bool:
