@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -24,14 +25,16 @@ def start(ck):
     def start(*arguments):
         process = subprocess.Popen(["ck", *arguments], env=ck.environment, cwd=ck.root,
                                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                   stderr=subprocess.PIPE, text=True)  # fmt: skip
+                                   stderr=subprocess.PIPE, text=True,
+                                   start_new_session=True)  # fmt: skip
         started.append(process)
         return process
 
     ck("run", PROGRAM)  # two first runs in one home are another matter
     yield start
     for process in started:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 
