@@ -28,15 +28,22 @@ def test_hooks_only_translate(repository):
     assert not [path for path in hooks if len(path.read_text().splitlines()) > MOST_LINES]
 
 
-def test_an_error_of_the_users_ends_the_command(capsys):
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (UserError("what, where, and the fix"), 2, "error: what, where, and the fix\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted\n"),
+    ],
+)
+def test_an_error_of_the_users_ends_the_command(capsys, raised, code, said):
     @kernel.hook
     def fail(i):
-        raise UserError("what, where, and the fix")
+        raise raised
 
     with pytest.raises(SystemExit) as ended:
         fail({})
-    assert ended.value.code == 2
-    assert capsys.readouterr().err == "error: what, where, and the fix\n"
+    assert ended.value.code == code
+    assert capsys.readouterr().err == said
 
 
 def load_customize(repository, entry: str):

@@ -111,7 +111,10 @@ def handed_over(ck):
 
     def run(*flags: str, **environment: str) -> tuple[dict, str]:
         printed = ck("run", PROGRAM, *flags, code=9, **environment).stdout
-        return json.loads((program.parent / "seen.json").read_text()), printed
+        job = json.loads((program.parent / "seen.json").read_text())
+        assert job.pop("run_id")
+        assert job.pop("ck")["pid"]
+        return job, printed
 
     yield run
     program.write_text(original)

@@ -71,7 +71,10 @@ def test_what_the_machine_says_is_recorded_as_it_is(real_run):
 def test_the_schema_itself(record_schema):
     jsonschema.Draft202012Validator.check_schema(record_schema)
     assert record_schema["$schema"].endswith("2020-12/schema")
-    assert set(record_schema["required"]) == set(record_schema["properties"]) - {"accuracy_run"}
+    assert set(record_schema["required"]) == set(record_schema["properties"]) - {
+        "accuracy_run",
+        "run_id",
+    }
     properties = {name: part["properties"] for name, part in record_schema["$defs"].items()}
     assert record_schema["properties"]["scenario"]["enum"] == sorted(SCENARIOS)
     assert record_schema["properties"]["mode"]["enum"] == sorted(MODES)

@@ -43,7 +43,10 @@ def fail(message: object, code: int = 2) -> NoReturn:
 
 
 def hook(function: Callable[[Request], _Result]) -> Callable[[Request], _Result]:
-    """A function that CK calls: a UserError ends the `ck` command with its message, status 2."""
+    """A function that CK calls: a UserError ends the `ck` command with its message, status 2.
+
+    So does Ctrl-C, with status 130.
+    """
 
     @functools.wraps(function)
     def call(i: Request) -> _Result:
@@ -51,6 +54,8 @@ def hook(function: Callable[[Request], _Result]) -> Callable[[Request], _Result]
             return function(i)
         except UserError as error:
             fail(error)
+        except KeyboardInterrupt:
+            fail("interrupted", code=130)
 
     return call
 
