@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ class Run:
     """A run that waits for ever, in a process of its own."""
 
     def __init__(self, ck: int, started: int) -> None:
-        self._stderr, writing = os.pipe()
+        self.stderr, writing = os.pipe()
         began, beginning = os.pipe()
         self._process = start_fork(self._wait, {"pid": ck, "started": started}, writing, beginning)
         os.close(writing)
@@ -65,11 +66,15 @@ class Run:
             while True:
                 signal.pause()
 
-    def join(self) -> str:
-        """Wait until it and what watches it have ended. Returns what they said."""
+    def wait(self) -> None:
+        """Wait until it has been killed."""
         self._process.join()
         assert self._process.exitcode == -signal.SIGKILL
-        with open(self._stderr) as stderr:
+
+    def join(self) -> str:
+        """Wait until it and what watches it have ended. Returns what they said."""
+        self.wait()
+        with open(self.stderr) as stderr:
             return stderr.read()
 
 
@@ -77,7 +82,7 @@ def test_a_killed_ck_takes_the_run_along(folder, ck, system):
     run = Run(ck.pid, read_start(ck.pid))
     ck.kill()
     assert run.join() == (
-        f"error: the `ck` that started this run (process {ck.pid}) has ended, and so does the run\n"
+        f"error: the `ck` that started this run (process {ck.pid}) has ended, and so has the run\n"
     )
     assert os.listdir(folder) == ["job.json"]
 
@@ -93,6 +98,15 @@ def test_a_ck_that_has_ended_before(folder, ck, system):
 def test_another_process_with_the_pid_of_ck_is_not_ck(folder, ck, system):
     Run(ck.pid, read_start(ck.pid) - 1).join()
     assert os.listdir(folder) == ["job.json"]
+
+
+def test_nobody_has_to_read_what_it_says(folder, ck):
+    run = Run(ck.pid, read_start(ck.pid))
+    os.close(run.stderr)
+    ck.kill()
+    run.wait()
+    while os.listdir(folder) != ["job.json"]:
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("has_job", [False, True])

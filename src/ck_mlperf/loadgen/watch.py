@@ -30,7 +30,7 @@ _POLL_S = 0.25
 def end_with_ck(ck: Mapping[str, object], run_id: str) -> Iterator[None]:
     """Within the block, this process is killed as soon as the `ck` that started it has ended.
 
-    ck: `Job.ck`. run_id: the job's, which tells whether what lies in the folder is this run's.
+    ck: `Job.ck`. run_id: the job's, which tells whether the folder is still this run's.
     """
     words = (ck["pid"], ck["started"], os.getpid(), run_id)
     command, environment = module_command("ck_mlperf.loadgen.watch", *map(str, words))
@@ -48,17 +48,19 @@ def main() -> None:
     ck, started, run = map(int, sys.argv[1:4])
     if not _wait_for_end(ck, started):
         return
-    if os.getppid() == run:  # else the run has ended too
-        print(
-            f"error: the `ck` that started this run (process {ck}) has ended, and so does the run",
-            file=sys.stderr,
-        )
+    had_to_kill = os.getppid() == run  # else the run has ended too
+    if had_to_kill:
         os.kill(run, signal.SIGKILL)
     os.read(0, 1)  # ends with the run
     # Another run may have waited for the folder, and have it now.
     with contextlib.suppress(FileNotFoundError):
         if json.loads(Path(JOB).read_text(encoding="utf-8"))["run_id"] == sys.argv[4]:
             remove_results()
+    if had_to_kill:  # said last: whoever read what `ck` prints may be gone as well
+        print(
+            f"error: the `ck` that started this run (process {ck}) has ended, and so has the run",
+            file=sys.stderr,
+        )
 
 
 def _wait_for_end(pid: int, started: int) -> bool:
