@@ -16,9 +16,8 @@ def ck_preprocess(i: dict[str, Any]) -> dict[str, Any]:
     """Check the settings, resolve the model and the images, and write the job."""
     run_folder.enter_folder(sys.argv)
     ck, env = i["ck_kernel"], i["env"]
-    recording.prepare_writes()
-    recording.remove_half_made_experiments(ck.work["dir_local_repo"])
-    recording.check_recording(sys.argv)
+    recording.prepare_writes(ck)
+    recording.prepare_recording(ck, sys.argv)
     environment = {name: str(env[name]) for name in env}
     deps = read_deps(i["deps"])
     lines = program.prepare_run(Catalog(ck), deps, environment, sys.argv)

@@ -1,28 +1,38 @@
-"""Recordings of `ck benchmark`: how CK writes them, the logs, and what a killed one leaves."""
+"""Recordings of `ck benchmark`: where they go, how CK writes them, and the logs."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import shutil
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ck_mlperf.common.errors import UserError
+from ck_mlperf.catalog.experiment_entry import (
+    NAME,
+    NAME_RANGE,
+    OUR_LOCK,
+    check_writable,
+    hold_lock,
+    repair_entry,
+    wait_for_ck_lock,
+)
+from ck_mlperf.common.errors import UserError, describe_os_error
+from ck_mlperf.common.files import write_file
 from ck_mlperf.loadgen.job import USER_CONF
 from ck_mlperf.results.accuracy_runs import name_accuracy_runs
 from ck_mlperf.results.kept_logs import keep_content
 
-# What CK 2.6.4 takes as the name of an entry.
-_ENTRY_NAME = re.compile(r"[A-Za-z0-9_@.' -]+")
+Request = dict[str, Any]
+
+# CK's alias of the module, and its UID: what CK's own modules call it by.
+_EXPERIMENT = ("experiment", "bc0409fb61f0aa82")
+# The module whose `benchmark` this is. CK does not mix the points of several in one experiment.
+_PROGRAM = "b0ac08fe1d3c2615"
 # CK's file with the repetitions of a point.
 _POINT = re.compile(r"ckp-[0-9a-f]{16}\.\d{4}\.json")
-# CK's own function for writing a file, once it has been replaced.
-_plain: list[Callable[[dict[str, Any]], dict[str, Any]]] = []
+# CK's own functions, once they have been replaced.
+_plain: dict[str, Callable[[Request], Request]] = {}
 # The files of this process's runs, by sha256: CK writes a point after its last repetition.
 _held: dict[str, bytes] = {}
 
@@ -39,22 +49,50 @@ def hold_files(record: Mapping[str, Any]) -> None:
         _held[sha256] = Path(name).read_bytes()
 
 
-def prepare_writes() -> None:
+def prepare_writes(ck: Any) -> None:
     """Make CK write files atomically in this process, and keep the logs of what it records.
 
     CK truncates a file and writes it again. If it is killed in between, it cannot read the
     experiment any more, nor add to it. The logs of a point's runs are written before the point.
+    Processes record one at a time, and what a killed one left is out of the way by then.
+    ck: CK's kernel.
     """
-    import ck.files
+    import ck.files as files
+
+    def record(i: Request) -> Request:
+        """As CK's `access`; a recording holds the lock."""
+        is_recording = i.get("action") == "add" and i.get("module_uoa") in _EXPERIMENT
+        # `common_func`: CK adds the entry, within a recording.
+        if not is_recording or i.get("common_func") or not i.get("experiment_uoa"):
+            return _plain["access"](i)
+        repository = i.get("experiment_repo_uoa") or i.get("repo_uoa", "")
+        try:
+            entry = locate_entry(ck, repository, i["experiment_uoa"])
+            with hold_lock(entry.parent.parent):
+                repair_entry(entry)
+                wait_for_ck_lock(entry)
+                return _plain["access"](i)
+        except (UserError, OSError) as error:
+            return {"return": 1, "error": _describe(error)}
+
+    def set_lock(i: Request) -> Request:
+        """As CK's, but atomic, and the lock says that this process also holds ours."""
+        path = Path(i["path"], ".cm", "ck_lock.txt")
+        if i.get("get_lock") != "yes" or i.get("unlock_uid") or path.exists():
+            return _plain["set_lock"](i)
+        uid = ck.gen_uid({})["data_uid"]
+        write_file(path, f"{uid}\n{i.get('lock_expire_time', 30)}\n{OUR_LOCK}\n")
+        return {"return": 0, "lock_uid": uid}
 
     if not _plain:
-        _plain.append(ck.files.save_text_file)
-        ck.files.save_text_file = _save
+        _plain.update(save=files.save_text_file, access=ck.access, set_lock=ck.set_lock)
+        files.save_text_file = _save
+        ck.access, ck.set_lock = record, set_lock
 
 
-def _save(i: dict[str, Any]) -> dict[str, Any]:
+def _save(i: Request) -> Request:
     if i.get("append") == "yes":
-        return _plain[0](i)
+        return _plain["save"](i)
     folder, name = os.path.split(i["text_file"])
     if _POINT.fullmatch(name):
         ours = [sha256 for sha256 in _held if sha256 in i["string"]]
@@ -63,7 +101,7 @@ def _save(i: dict[str, Any]) -> dict[str, Any]:
         if ours:
             i = dict(i, string=name_accuracy_runs(Path(folder), i["string"]))
     temporary = os.path.join(folder, f".{name}.{os.getpid()}")
-    saved = _plain[0](dict(i, text_file=temporary))
+    saved = _plain["save"](dict(i, text_file=temporary))
     if not saved["return"]:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
@@ -71,55 +109,62 @@ def _save(i: dict[str, Any]) -> dict[str, Any]:
     return saved
 
 
-def check_recording(arguments: Sequence[str]) -> None:
-    """Raise UserError where `ck` is to record under a name that CK refuses, after the run.
+def prepare_recording(ck: Any, arguments: Sequence[str]) -> None:
+    """Make sure that CK can record the run that is about to start, if it is to record it.
 
-    arguments: the command line.
+    What a killed recording left of the experiment is removed. ck: CK's kernel; arguments: the
+    command line. Raises UserError.
     """
     if os.path.basename(arguments[0]) != "ck" or "benchmark" not in arguments:
         return
-    flags = dict(flag[2:].partition("=")[::2] for flag in arguments if flag.startswith("--"))
-    if flags.get("record", "no") in ("", "yes"):
-        name = flags.get("record_uoa", "").rpartition(":")[2]
-        if not _ENTRY_NAME.fullmatch(name):
-            raise UserError(
-                f"--record wants --record_uoa=NAME, of letters, digits and _ @ . ' -, not {name!r}"
-            )
+    flags = dict(word.lstrip("-").partition("=")[::2] for word in arguments)
+    record = flags.get("record", "no")
+    if ":" in record:  # CK takes REPOSITORY:MODULE:yes
+        raise UserError(f"--record={record}: name the repository with --record_repo=NAME")
+    if record not in ("", "yes"):
+        return
+    name = flags.get("record_uoa", "")
+    if not re.fullmatch(NAME, name):
+        raise UserError(f"--record wants --record_uoa=NAME, of {NAME_RANGE}, not {name[:210]!r}")
+    repository = flags.get("record_experiment_repo") or flags.get("record_repo", "")
+    entry = locate_entry(ck, repository, name)
+    try:
+        with hold_lock(entry.parent.parent):
+            repair_entry(entry)
+            _check_entry(ck, repository, entry)
+    except (UserError, OSError) as error:
+        raise UserError(
+            f"CK cannot record into the experiment {name}: {_describe(error)}. "
+            "Give another --record_uoa=NAME"
+        ) from error
 
 
-def remove_half_made_experiments(repository: str) -> None:
-    """Remove entries whose recording was killed before CK had described them.
+def locate_entry(ck: Any, repository: str, name: str) -> Path:
+    """The folder of an experiment, which need not exist. repository: its name; '': CK chooses.
 
-    Such an entry has no point, and CK would refuse to add one, after the next run.
+    Raises UserError where there is no such repository.
     """
-    experiments = Path(repository) / "experiment"
-    if _find_half_made(experiments):
-        time.sleep(0.2)  # another process may be making one at this moment
-        for name in _find_half_made(experiments):
-            print(
-                f"removing the empty experiment {name}: its recording was killed", file=sys.stderr
-            )
-            with contextlib.suppress(FileNotFoundError):  # CK writes the aliases before the folder
-                shutil.rmtree(experiments / name)
-            _remove_alias(experiments / ".cm", name)
+    home = ck.find_path_to_repo({"repo_uoa": repository})
+    if home["return"]:
+        raise UserError(f"--record_repo: {home['error']}")
+    wanted = {"repo_uoa": repository, "module_uoa": _EXPERIMENT[0], "data_uoa": name}
+    found = ck.find_path_to_data(wanted)
+    if found["return"]:  # not there, or odd
+        return Path(home["path"], _EXPERIMENT[0], name)
+    return Path(found["path"])
 
 
-def _find_half_made(experiments: Path) -> set[str]:
-    """Names of entries without a description and without a point; some are aliases only."""
-    names = {path.name for path in experiments.glob("*") if path.name != ".cm"}
-    prefix = "alias-a-"
-    names |= {path.name.removeprefix(prefix) for path in experiments.glob(f".cm/{prefix}*")}
-    return {
-        name
-        for name in names
-        if not (experiments / name / ".cm" / "meta.json").exists()
-        and not any((experiments / name).glob("ckp-*"))
-    }
+def _check_entry(ck: Any, repository: str, entry: Path) -> None:
+    """Raise UserError for what CK finds wrong with an entry, and for one that it cannot write."""
+    wanted = {"module_uoa": _EXPERIMENT[1], "data_uoa": entry.name, "repo_uoa": repository}
+    loaded = ck.access({"action": "load", **wanted})
+    is_there = os.path.lexists(entry)
+    if loaded["return"] and (is_there or loaded["return"] != 16):
+        raise UserError(f"{entry} is no entry that CK can read ({loaded['error']})")
+    if loaded.get("dict", {}).get("pipeline_uid", _PROGRAM) != _PROGRAM:
+        raise UserError(f"{entry} has the points of another CK pipeline")
+    check_writable(entry)
 
 
-def _remove_alias(folder: Path, name: str) -> None:
-    alias = folder / f"alias-a-{name}"
-    if alias.exists():
-        uid = alias.read_text(encoding="utf-8").strip()
-        alias.unlink()
-        (folder / f"alias-u-{uid}").unlink(missing_ok=True)
+def _describe(error: UserError | OSError) -> str:
+    return describe_os_error(error) if isinstance(error, OSError) else str(error)

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ck_mlperf.catalog import experiment_entry
 from ck_mlperf.common import locks
 from ck_mlperf.common.decode import decode_json
 from ck_mlperf.common.errors import UserError
@@ -69,16 +70,24 @@ class Entry:
         self.check(definition)
         if not (self.folder / DEFINITION).exists():
             if not self._is_known_to_ck():
-                self._remove_half_made()
-                self._add(tags)
+                with experiment_entry.hold_lock(self.repository):
+                    experiment_entry.repair_entry(self.folder)
+                    self._add(tags)
             write_file(self.folder / DEFINITION, json.dumps(definition, indent=2) + "\n")
 
     def remove(self) -> None:
-        """Remove the entry, if it exists."""
-        if self._is_known_to_ck():
-            ask_ck("rm", f"local:experiment:{self.name}", "--force")
-        else:
-            self._remove_half_made()
+        """Remove the entry, if it exists.
+
+        `ck rm` would refuse one of which it has removed a part before it was killed.
+        """
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        aliases = self.folder.parent / ".cm"
+        alias = aliases / f"alias-a-{self.name}"
+        with contextlib.suppress(FileNotFoundError):
+            uid = alias.read_text().strip()
+            (aliases / f"alias-u-{uid}").unlink(missing_ok=True)
+            alias.unlink()
 
     def list_recorded(self) -> dict[str, float]:
         """The duration of the test in seconds of each recorded run, by the run's id.
@@ -127,17 +136,6 @@ class Entry:
         except (OSError, ValueError):
             return False
         return isinstance(meta, dict)
-
-    def _remove_half_made(self) -> None:
-        """Remove what a killed addition left: CK can neither add nor remove such an entry."""
-        aliases = self.folder.parent / ".cm"
-        alias = aliases / f"alias-a-{self.name}"
-        with contextlib.suppress(FileNotFoundError):
-            uid = alias.read_text().strip()
-            (aliases / f"alias-u-{uid}").unlink(missing_ok=True)
-            alias.unlink()
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
 
     def _add(self, tags: Sequence[str]) -> None:
         try:

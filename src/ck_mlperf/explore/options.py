@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ck_mlperf.catalog import experiment_entry
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.suggest import suggest
 from ck_mlperf.explore.axes import parse_axis
@@ -21,7 +22,7 @@ from ck_mlperf.loadgen.setting_types import Choice, Flag, Integer, Number, Setti
 LOADGEN = "loadgen"
 """The value of --rules that leaves the verdict to LoadGen."""
 
-ENTRY_NAME = Text("letters, digits and _ . @ -", r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,99}")
+ENTRY_NAME = Text(experiment_entry.NAME_RANGE, experiment_entry.NAME)
 """The name of a CK entry, which is a folder's."""
 UID = Text("16 hexadecimal digits", r"[0-9a-f]{16}")
 MODEL_TAGS = Text(

@@ -12,6 +12,7 @@ import time
 
 FOLDER = os.environ.get("KILL_FOLDER")
 PAUSING = ("/module/program/module.py", "/module/pipeline/module.py")
+CHANGES = ("os.mkdir", "os.remove", "os.rename", "os.rmdir")
 changes = 0
 really_sleep = time.sleep
 
@@ -23,12 +24,9 @@ def sleep(seconds):
 
 def watch(event, arguments):
     global changes
-    if event not in ("open", "os.mkdir", "os.remove", "os.rename"):
+    if event not in CHANGES and (event != "open" or not arguments[2] & (os.O_WRONLY | os.O_RDWR)):
         return
-    mode = arguments[1] if event == "open" else "w"
-    is_change = isinstance(mode, str) and bool({*mode} & {*"wax+"})
-    path = arguments[0]
-    if is_change and str(path).startswith(FOLDER):
+    if str(arguments[0]).startswith(FOLDER):
         changes += 1
         if changes == int(os.environ["KILL_AT"]):
             os.kill(os.getpid(), signal.SIGKILL)
