@@ -69,7 +69,8 @@ def count_points(entry: Path) -> int:
 def list_tree(folder: Path) -> set[str]:
     """All that is in it, and what its links lead to."""
     paths = [path for top in folder.iterdir() for path in (top, *top.rglob("*"), *top.glob("*"))]
-    return {f"{path} {path.is_file() and path.read_bytes()!r}" for path in paths}
+    read = {path: path.read_bytes() for path in paths if path.is_file()}
+    return {f"{path} {read.get(path)!r}" for path in paths if path.name != ".record.lock"}
 
 
 @pytest.mark.parametrize(
@@ -145,6 +146,16 @@ def test_a_kill_at_any_change_of_a_later_recording_leaves_the_name_usable(experi
     assert count_points(entry) > 2
     assert not (entry / ".cm" / "ck_lock.txt").exists()
     assert "waiting" not in capfd.readouterr().err
+
+
+def test_a_folder_that_the_user_made_before_ck_did(experiments):
+    shutil.rmtree(experiments)
+    for alias in (experiments.parent / ".cm").iterdir():
+        alias.unlink()
+    make_notes(experiments)
+    assert run_fork(record, experiments.parents[1], "x") == 0
+    assert count_points(experiments / "x") == 1
+    assert (experiments / "precious.txt").exists()
 
 
 @pytest.mark.parametrize("uid", [f"{UID}\n", ""])
@@ -234,7 +245,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path, experiments, capfd
     experiments.rename(tmp_path / "moved")
     experiments.symlink_to(tmp_path / "unmounted")
     assert run_fork(record, tmp_path, "x") == REFUSED
-    assert f"{experiments} cannot be written" in capfd.readouterr().err
+    assert f"cannot record into the experiment x: {experiments}" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ def main() -> None:
         repository, module, name = what.split(":")
         assert (repository, module) == ("local", "experiment")
         cm = home / "local" / "experiment" / name / ".cm"
+        if cm.parent.exists():
+            sys.exit("CK error: inconsistent entry")
         cm.mkdir(parents=True)
         (cm / "meta.json").write_text(json.dumps({"tags": flags["tags"].split(",")}))
         return

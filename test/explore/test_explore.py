@@ -158,6 +158,15 @@ def test_a_half_made_entry_is_made_anew(fake_ck: FakeCk) -> None:
     assert not list(aliases.iterdir())
 
 
+def test_a_folder_of_the_users_is_left_alone(fake_ck: FakeCk) -> None:
+    entry = fake_ck.experiments / "s"
+    entry.mkdir()
+    (entry / "precious.txt").write_text("mine")
+    _, err = fake_ck(*SWEEP, code=2)
+    assert "cannot add the experiment s" in err
+    assert [path.name for path in entry.iterdir()] == ["precious.txt"]
+
+
 def test_a_broken_record_is_named(fake_ck: FakeCk) -> None:
     fake_ck(*SWEEP)
     path = min((fake_ck.experiments / "s").glob("ckp-*"))

@@ -67,9 +67,15 @@ def test_a_variable_that_bash_would_read_is_refused(ck, command, variable):
     assert not (ck.tmp / "hacked").exists()
 
 
-def test_a_recording_without_a_name_is_refused_before_the_run(ck):
-    process = ck("benchmark", PROGRAM, "--record", "--record_repo=local", "--sleep=0", code=2)
-    assert_failed(ck, process, "--record_uoa=NAME")
+def test_a_recording_that_cannot_be_written_is_refused_before_the_run(ck):
+    record = ["benchmark", PROGRAM, "--record", "--record_repo=local", "--sleep=0"]
+    assert_failed(ck, ck(*record, code=2), "--record_uoa=NAME")
+    notes = ck.experiments / "my-notes" / "precious.txt"
+    notes.parent.mkdir(parents=True)
+    notes.write_text("mine")
+    process = ck(*record, "--record_uoa=my-notes", code=2)
+    assert_failed(ck, process, "cannot record into the experiment my-notes")
+    assert notes.exists()
 
 
 def test_more_images_than_there_are(ck, command):
@@ -298,15 +304,14 @@ def test_kill_while_a_point_is_recorded(ck, repository):
                "--process_multi_keys", "--sleep=0",
                "--env.CK_LOADGEN_DATASET_SIZE=10"]  # fmt: skip
     killed = 0
-    # Before a change of the experiment's files: each of the first, then every sixth.
+    # Before a change of CK's files: each of the first, then every sixth.
     for at in itertools.chain(range(1, 5), itertools.count(5, 6)):
-        process = ck(*command, code=None, KILL_FOLDER=str(experiment), KILL_AT=str(at))
+        process = ck(*command, code=None, KILL_FOLDER=str(ck.experiments), KILL_AT=str(at))
         if process.returncode == 0:
             break
         assert process.returncode == -signal.SIGKILL
         killed += 1
-        for lock in experiment.glob(".cm/ck_lock.txt"):
-            os.utime(lock, (0, 0))  # CK waits up to two minutes until it expires
+        assert "waiting" not in process.stderr  # for the dead process before it
     assert killed >= 5
     points = list(experiment.glob("ckp-*.0001.json"))
     assert points

@@ -12,16 +12,20 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from ck_mlperf.common import locks
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.files import write_file
 
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,199}"
 """The names of experiments. CK itself takes `..`, and names that are too long for its files."""
 NAME_RANGE = "letters, digits and _ . @ -, at most 200, and not . @ - at the front"
 OUR_LOCK = "held with .record.lock"
 """A line of CK's own lock that says who wrote it: a process that holds `hold_lock`."""
+MODULE = ("experiment", "bc0409fb61f0aa82")
+"""CK's alias of the module of experiments, which is also their folder's name, and its UID."""
 
 _UID = r"[0-9a-f]{16}"
 _META = "meta.json"
@@ -30,13 +34,20 @@ _CK_LOCK = "ck_lock.txt"
 _CKS_OWN = re.compile(r"\.?(meta\.json|info\.json|desc\.json|updates\.json|ck_lock\.txt)(\.\w+)?")
 
 
-def hold_lock(repository: Path) -> contextlib.AbstractContextManager[int]:
-    """Hold the lock on the experiments of a CK repository: one process records at a time."""
+@contextlib.contextmanager
+def hold_lock(experiments: Path) -> Iterator[None]:
+    """Hold the lock on a repository's folder of experiments: one process records at a time.
+
+    The folder is made if it is missing. Containers share it, but not the repository around it.
+    """
 
     def announce_wait(holder: str) -> None:
-        _say(f"waiting for process {holder}, which records into an experiment in {repository}")
+        _say(f"waiting for process {holder}, which records into an experiment in {experiments}")
 
-    return locks.hold_lock(repository / ".record.lock", announce_wait)
+    experiments.mkdir(exist_ok=True)
+    with locks.hold_lock(experiments / ".record.lock", announce_wait):
+        _make_known(experiments)
+        yield
 
 
 def repair_entry(entry: Path) -> None:
@@ -102,15 +113,23 @@ def check_writable(entry: Path) -> None:
     if not os.path.lexists(entry):
         if os.path.lexists(experiments / ".cm" / f"alias-a-{entry.name}"):
             raise UserError(f"{experiments}/.cm/alias-a-{entry.name} is in the way: move it")
-        is_first = not os.path.lexists(experiments)
-        parent = experiments.parent if is_first else experiments
-        folders = [parent, parent / ".cm"]
+        folders = [experiments, experiments / ".cm"]
     for folder in folders:
         if os.path.lexists(folder):
             try:
                 tempfile.TemporaryFile(dir=folder).close()
             except OSError as error:
                 raise UserError(f"{folder} cannot be written: {error.strerror}") from error
+
+
+def _make_known(experiments: Path) -> None:
+    """Write CK's aliases of the folder of experiments. It adds nothing to one that has none."""
+    aliases = experiments.parent / ".cm"
+    aliases.mkdir(exist_ok=True)
+    for alias, content in ((f"a-{MODULE[0]}", MODULE[1]), (f"u-{MODULE[1]}", MODULE[0])):
+        path = aliases / f"alias-{alias}"
+        if _read_small(path) != content:
+            write_file(path, f"{content}\n")
 
 
 def _is_empty(entry: Path) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ck_mlperf.catalog.experiment_entry import (
+    MODULE,
     NAME,
     NAME_RANGE,
     OUR_LOCK,
@@ -25,8 +26,6 @@ from ck_mlperf.results.kept_logs import keep_content
 
 Request = dict[str, Any]
 
-# CK's alias of the module, and its UID: what CK's own modules call it by.
-_EXPERIMENT = ("experiment", "bc0409fb61f0aa82")
 # The module whose `benchmark` this is. CK does not mix the points of several in one experiment.
 _PROGRAM = "b0ac08fe1d3c2615"
 # CK's file with the repetitions of a point.
@@ -61,14 +60,14 @@ def prepare_writes(ck: Any) -> None:
 
     def record(i: Request) -> Request:
         """As CK's `access`; a recording holds the lock."""
-        is_recording = i.get("action") == "add" and i.get("module_uoa") in _EXPERIMENT
+        is_recording = i.get("action") == "add" and i.get("module_uoa") in MODULE
         # `common_func`: CK adds the entry, within a recording.
         if not is_recording or i.get("common_func") or not i.get("experiment_uoa"):
             return _plain["access"](i)
         repository = i.get("experiment_repo_uoa") or i.get("repo_uoa", "")
         try:
             entry = locate_entry(ck, repository, i["experiment_uoa"])
-            with hold_lock(entry.parent.parent):
+            with hold_lock(entry.parent):
                 repair_entry(entry)
                 wait_for_ck_lock(entry)
                 return _plain["access"](i)
@@ -129,7 +128,7 @@ def prepare_recording(ck: Any, arguments: Sequence[str]) -> None:
     repository = flags.get("record_experiment_repo") or flags.get("record_repo", "")
     entry = locate_entry(ck, repository, name)
     try:
-        with hold_lock(entry.parent.parent):
+        with hold_lock(entry.parent):
             repair_entry(entry)
             _check_entry(ck, repository, entry)
     except (UserError, OSError) as error:
@@ -147,16 +146,16 @@ def locate_entry(ck: Any, repository: str, name: str) -> Path:
     home = ck.find_path_to_repo({"repo_uoa": repository})
     if home["return"]:
         raise UserError(f"--record_repo: {home['error']}")
-    wanted = {"repo_uoa": repository, "module_uoa": _EXPERIMENT[0], "data_uoa": name}
+    wanted = {"repo_uoa": repository, "module_uoa": MODULE[0], "data_uoa": name}
     found = ck.find_path_to_data(wanted)
     if found["return"]:  # not there, or odd
-        return Path(home["path"], _EXPERIMENT[0], name)
+        return Path(home["path"], MODULE[0], name)
     return Path(found["path"])
 
 
 def _check_entry(ck: Any, repository: str, entry: Path) -> None:
     """Raise UserError for what CK finds wrong with an entry, and for one that it cannot write."""
-    wanted = {"module_uoa": _EXPERIMENT[1], "data_uoa": entry.name, "repo_uoa": repository}
+    wanted = {"module_uoa": MODULE[0], "data_uoa": entry.name, "repo_uoa": repository}
     loaded = ck.access({"action": "load", **wanted})
     is_there = os.path.lexists(entry)
     if loaded["return"] and (is_there or loaded["return"] != 16):

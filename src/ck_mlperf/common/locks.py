@@ -30,7 +30,7 @@ def hold_lock(
     on_wait: called once if another process holds the lock, with its pid, or 'unknown'.
     timeout_s: how long to wait; None: for ever. Raises TimeoutError after that.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # the umask decides for others
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

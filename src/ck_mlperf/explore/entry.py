@@ -70,7 +70,7 @@ class Entry:
         self.check(definition)
         if not (self.folder / DEFINITION).exists():
             if not self._is_known_to_ck():
-                with experiment_entry.hold_lock(self.repository):
+                with experiment_entry.hold_lock(self.folder.parent):
                     experiment_entry.repair_entry(self.folder)
                     self._add(tags)
             write_file(self.folder / DEFINITION, json.dumps(definition, indent=2) + "\n")
