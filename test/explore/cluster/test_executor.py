@@ -52,7 +52,7 @@ def test_each_run_is_recorded_once_and_a_failed_one_is_not_tried_again(two, clie
     assert other
     assert len(one + other) == 4
     for machine in two.machines.values():
-        assert not list(machine.experiments.iterdir())
+        assert not list(machine.experiments.glob("[!.]*"))
     # A run that is finished twice is one point.
     (again,) = schedule(1)
     cluster.ClusterExecutor(client, entry).run([again], listener)
@@ -85,7 +85,7 @@ def test_a_worker_that_is_killed_costs_the_retry_of_its_run(two, client, entry):
     assert sorted(outcome.run.id for outcome in listener.outcomes) == sorted(r.id for r in runs)
     assert all(outcome.record for outcome in listener.outcomes)
     assert count_files(entry) == 3
-    wait_until(lambda: not list(two.machines[name].experiments.iterdir()))
+    wait_until(lambda: not list(two.machines[name].experiments.glob("[!.]*")))
 
 
 @pytest.mark.slow
@@ -107,7 +107,7 @@ def test_an_interruption_ends_the_runs_in_flight(two, client, entry):
     for machine in two.machines.values():
         ((_, pid),) = machine.calls("begins")
         assert not is_running(pid)
-        assert not list(machine.experiments.iterdir())
+        assert not list(machine.experiments.glob("[!.]*"))
     assert not listener.outcomes
     assert count_files(entry) == 0
 
