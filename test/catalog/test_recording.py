@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def record(repos: Path, name: str, kill_at: int = 0) -> None:
     os.environ |= {"CK_REPOS": str(repos), "KILL_FOLDER": str(repos), "KILL_AT": str(kill_at)}
     sys.path.remove(str(ROOT / "bench"))  # with a ck.py
     sys.modules.pop("ck", None)
+    warnings.simplefilter("ignore")  # CK is older than the Pythons that it is run by
     import ck.kernel as ck
 
     ck.access({"action": "find", "module_uoa": "module", "data_uoa": "experiment"})
