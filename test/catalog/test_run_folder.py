@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,34 +64,32 @@ def test_random_folders_are_refused(program, capsys):
         run_folder.enter_folder([*COMMAND, "--generate_rnd_tmp_dir=yes"])
 
 
-def test_a_second_one_waits_and_says_for_whom(program, capfd):
+def test_a_second_one_waits_and_says_for_whom(program):
     """A sweep's worker has a folder of its own, and does not."""
-    reading, writing = os.pipe()
+    entered, said = os.pipe(), os.pipe()
 
     def enter(name, *flags):
+        sys.stderr = os.fdopen(said[1], "w")
         run_folder.enter_folder([*COMMAND, *flags])
         Path("record.json").write_text(name)
-        os.write(writing, name.encode())
+        os.write(entered[1], name.encode())
         signal.pause()
 
-    def read():
-        assert select.select([reading], [], [], PATIENCE_S)[0]
-        return os.read(reading, 1).decode()
+    def read(pipe):
+        assert select.select([pipe[0]], [], [], PATIENCE_S)[0]
+        return os.read(pipe[0], 1000).decode()
 
     first = start_fork(enter, "1")
-    assert read() == "1"
+    assert read(entered) == "1"
     worker = start_fork(enter, "2", "--tmp_dir=tmp-host-0")
-    assert read() == "2"
+    assert read(entered) == "2"
     second = start_fork(enter, "3")
-    said = ""
-    while "waiting" not in said:
-        said += capfd.readouterr().err
-    assert f"process {first.pid}" in said
-    assert f"is using {program / 'tmp'}" in said
-    assert "--tmp_dir=NAME" in said
+    words = read(said)
+    assert words.startswith(f"waiting: a run (process {first.pid}) is using {program / 'tmp'}")
+    assert "--tmp_dir=NAME" in words
     assert (program / "tmp" / "record.json").read_text() == "1"
     first.kill()
-    assert read() == "3"
+    assert read(entered) == "3"
     for process in (first, worker, second):
         process.kill()
         process.join()
