@@ -17,7 +17,7 @@ export XDG_CACHE_HOME := $(HERE)/.ck/cache
 export PATH := $(BIN):$(PATH)
 unexport CK_LOCAL_REPO CK_ROOT CK_CFG PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: run test test-gpu test-all test-containers docs sbom setup ck-env lint clean bench-gpu bench-tensorrt
+.PHONY: run test test-gpu test-all test-containers docs sbom setup ck-env lint clean bench-gpu bench-tensorrt bench-ck
 .DEFAULT_GOAL := run
 
 run: setup
@@ -65,9 +65,12 @@ ck-env: setup
 .ck/test-installed: .ck/installed requirements-test.txt
 	@sh .ci/setup.sh install-test
 
-# The file cannot be called tensorrt.py: Python would import it in place of TensorRT.
+# These files cannot be called tensorrt.py and ck.py: Python would import them in place of what
+# they measure.
 bench-tensorrt: setup
 	@PYTHONPATH=$(SRC) $(BIN)/python bench/tensorrt_engine.py $(ARGS)
+bench-ck: setup
+	@PYTHONPATH=$(SRC) $(BIN)/python bench/ck_overhead.py $(ARGS)
 
 bench-%: setup
 	@PYTHONPATH=$(SRC) $(BIN)/python bench/$*.py $(ARGS)

@@ -19,7 +19,6 @@ from ck_mlperf.catalog.experiment_entry import OUR_LOCK, check_writable
 from ck_mlperf.common.errors import UserError
 
 from ..builders.forks import run_fork, start_fork
-from ..conftest import ROOT
 
 LONG = "mlperf.closed.image-classification.tensorrt.resnet.multistream.performance"
 UID = "0123456789abcdef"
@@ -35,8 +34,6 @@ def record(repos: Path, name: str, kill_at: int = 0) -> None:
     for variable in ("CK_LOCAL_REPO", "CK_ROOT", "CK_CFG"):
         os.environ.pop(variable, None)
     os.environ |= {"CK_REPOS": str(repos), "KILL_FOLDER": str(repos), "KILL_AT": str(kill_at)}
-    sys.path.remove(str(ROOT / "bench"))  # with a ck.py
-    sys.modules.pop("ck", None)
     warnings.simplefilter("ignore")  # CK is older than the Pythons that it is run by
     import ck.kernel as ck
 

@@ -24,7 +24,6 @@ import sys
 import tarfile
 from pathlib import Path
 
-import ck
 import pytest
 
 from ..conftest import ROOT, CkHome
@@ -43,10 +42,13 @@ class OldHome(CkHome):
         network = ROOT / "package" / "model-onnx-digits" / "digits.onnx"
         shutil.copy(network, folder / "tools" / "model-onnx-digits")
         shutil.copy(network, folder / "mine" / "my_net.onnx")
+        installed_ck = importlib.util.find_spec("ck")
+        assert installed_ck is not None
+        assert installed_ck.origin is not None
         places = {
             "@HOME@": str(folder),
             "@PYTHON@": str(Path(sys.executable).parent),
-            "@CK@": str(Path(ck.__file__).parent / "repo"),
+            "@CK@": str(Path(installed_ck.origin).parent / "repo"),
         }
         for path in [*folder.glob("repos/**/*"), *folder.glob("tools/**/*")]:
             if path.suffix in (".json", ".sh", ".txt"):
