@@ -49,6 +49,7 @@ def runs(tmp_path_factory):
     return list(found.values())
 
 
+@pytest.mark.slow
 def test_odd_runs_are_on_the_page(runs):
     content = build_page(runs, NOW).decode()
     assert f"from {len(runs):,} recorded runs" in content

@@ -149,6 +149,7 @@ def test_what_could_not_be_read_for_a_while_is_read_again(
     assert b"1 point from 1 recorded run" in content
 
 
+@pytest.mark.slow
 def test_without_descriptors_it_says_so_once_and_recovers(save_point, record, tmp_path):
     save_point(record)
     process = subprocess.Popen(

@@ -111,6 +111,7 @@ def test_names_that_ck_can_write(experiments, name):
         assert count_points(experiments / name) == points
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_change_of_a_first_recording_leaves_the_name_usable(experiments, capfd):
     repos, local = experiments.parents[1], experiments.parent
     shutil.rmtree(experiments)
@@ -135,6 +136,7 @@ def test_a_kill_at_any_change_of_a_first_recording_leaves_the_name_usable(experi
     assert "waiting" not in capfd.readouterr().err  # for a dead process
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_change_of_a_later_recording_leaves_the_name_usable(experiments, capfd):
     repos, entry = experiments.parents[1], experiments / "first"
     kills = 0

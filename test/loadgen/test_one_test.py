@@ -130,6 +130,7 @@ def test_singlestream_takes_one_device(run):
     assert list_logs(result.log_dir) == []
 
 
+@pytest.mark.slow
 @both_interfaces
 def test_overloaded_server_ends_early(run, interface):
     # The engine takes 6,400 samples per second at most.

@@ -81,6 +81,7 @@ def test_doctor_wants_to_be_told_what_to_look_at(ck):
     assert "--gpu" in ck("doctor", "loadgen", code=2).stderr
 
 
+@pytest.mark.slow
 @WITH_RTX
 def test_doctor_runs_with_the_libraries_and_passes_its_exit_code_on(own_ck):
     module = own_ck.root / "src/ck_mlperf/loadgen/checkup.py"
@@ -110,6 +111,7 @@ def test_doctor_runs_with_the_libraries_and_passes_its_exit_code_on(own_ck):
     assert "no images" in done.stderr
 
 
+@pytest.mark.slow
 @WITH_RTX
 @pytest.mark.skipif(
     shutil.which("nvidia-smi") is not None, reason="NOT RUN: is about machines without a GPU"

@@ -46,6 +46,7 @@ def images(ck, tmp_path_factory) -> dict[str, Path]:
         ck("rm", "env:*", f"--tags={tags}", "--force", code=None)
 
 
+@pytest.mark.slow
 def test_two_sets_are_told_apart_by_their_uids(ck, images):
     command = [PROGRAM, "--dep_add_tags.weights=model,onnx,tiny"]
     for given in images.values():

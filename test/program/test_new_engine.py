@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 PROGRAM = "program:image-classification-tensorrt-loadgen-py"
 
 ENGINE = '''\
@@ -44,6 +46,7 @@ ENTRY = 'EngineEntry("seven", "seven:Seven", "seven", "always 7, {version}", ONN
 LAST = ")\n\n\nENGINES = "
 
 
+@pytest.mark.slow
 def test_a_new_engine_runs(own_ck):
     engines = own_ck.root / "src" / "ck_mlperf" / "loadgen" / "engines"
     (engines / "seven.py").write_text(ENGINE)

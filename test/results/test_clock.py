@@ -59,6 +59,7 @@ def test_a_step_back_leaves_no_figures(real_run, set_clock):
         build_real_record(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("share", "valid"), [(0.009, True), (0.011, False), (-0.011, False)])
 def test_over_one_percent_of_the_time_is_invalid(real_run, share, valid):
     run = real_run("null", SCENARIO="SingleStream", MODE="PerformanceOnly", DURATION=1)

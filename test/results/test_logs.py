@@ -113,6 +113,7 @@ def test_rate_over_no_time_is_none(real_run):
         assert performance.throughput.queries_per_second is None
 
 
+@pytest.mark.slow
 def test_peak_rate(real_run):
     run = real_run(SCENARIO="Server", MODE="FindPeakPerformance", COUNT_OVERRIDE=60,
                    DURATION=0.02, TARGET_QPS=1000, TARGET_LATENCY=50)  # fmt: skip
@@ -226,6 +227,7 @@ def test_labels_are_signed(tmp_path):
     assert list(read_answers(tmp_path)) == [(3, -1)]
 
 
+@pytest.mark.slow
 def test_large_logs_are_read_in_little_memory(tmp_path):
     """A line of 100 MB and a million samples; in a process of its own, whose peak is measured."""
     with (tmp_path / DETAIL_LOG).open("w") as file:

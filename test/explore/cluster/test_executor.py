@@ -27,6 +27,7 @@ def is_running(pid: int) -> bool:
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
+@pytest.mark.slow
 def test_each_run_is_recorded_once_and_a_failed_one_is_not_tried_again(two, client, entry):
     for machine in two.machines.values():
         machine.behave(any=0.2, batch_3="fail")
@@ -59,6 +60,7 @@ def test_each_run_is_recorded_once_and_a_failed_one_is_not_tried_again(two, clie
     assert count_files(entry) == 4
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_the_retry_of_its_run(two, client, entry):
     for machine in two.machines.values():
         machine.behave(any=0.1, batch_12=1)
