@@ -12,13 +12,14 @@ import pytest
 from rich.console import Console
 
 from ck_mlperf.analyze.page import build_page
-from ck_mlperf.analyze.rows import make_command, make_run, read_experiments, read_runs
+from ck_mlperf.analyze.rows import make_run, read_experiments, read_runs
 from ck_mlperf.analyze.show import show_points
 from ck_mlperf.analyze.table import FORMATS, export, query
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.loadgen.settings import VARIABLES
 from ck_mlperf.results.experiments import ExperimentFile
 from ck_mlperf.results.migrate import read_record
+from ck_mlperf.results.repeat import make_command
 
 from ..builders.records import FAILURE, find_holder, list_paths, make_json
 from .test_page import NOW

@@ -6,10 +6,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ck_mlperf.analyze.rows import find_precision, make_run, read_runs
+from ck_mlperf.analyze.rows import make_run, read_runs
 from ck_mlperf.analyze.runs import Run
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.loadgen.job import NOT_RECORDED
+from ck_mlperf.models.precisions import find_precision
 from ck_mlperf.results.experiments import ExperimentFile
 from ck_mlperf.results.migrate import read_record
 

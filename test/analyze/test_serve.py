@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -28,6 +29,17 @@ def ask(server, path="/", method="GET", **headers) -> tuple[HTTPResponse, bytes]
         return response, response.read()
     finally:
         connection.close()
+
+
+def start_serve(local: Path) -> subprocess.Popen[str]:
+    """`ck-mlperf serve` as a process, on any port. local: CK's local repository."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ck_mlperf", "serve", "--port=0"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "CK_LOCAL_REPO": str(local)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.fixture
@@ -54,14 +66,7 @@ def test_the_page_and_how_it_may_be_used(server):
 
 def test_ctrl_c_ends_it_without_a_word(save_point, record, tmp_path):
     save_point(record)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ck_mlperf", "serve", "--port=0"],
-        env=os.environ
-        | {"PYTHONPATH": os.pathsep.join(sys.path), "CK_LOCAL_REPO": str(tmp_path / "local")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start_serve(tmp_path / "local")
     try:
         said = process.stdout.readline()
         port = int(re.fullmatch(r"http://127\.0\.0\.1:(\d+)/ has the page; .*\n", said)[1])

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import socket
-import subprocess
-import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -18,7 +16,7 @@ from ck_mlperf.analyze.rows import Reading
 from ck_mlperf.analyze.serve import ANSWER_S, MOST_CONNECTIONS, LivePage
 
 from ..builders.records import make_json
-from .test_serve import ask
+from .test_serve import ask, start_serve
 
 
 def connect(server) -> socket.socket:
@@ -152,14 +150,7 @@ def test_what_could_not_be_read_for_a_while_is_read_again(
 @pytest.mark.slow
 def test_without_descriptors_it_says_so_once_and_recovers(save_point, record, tmp_path):
     save_point(record)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ck_mlperf", "serve", "--port=0"],
-        env=os.environ
-        | {"PYTHONPATH": os.pathsep.join(sys.path), "CK_LOCAL_REPO": str(tmp_path / "local")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start_serve(tmp_path / "local")
     try:
         port = int(process.stdout.readline().split("/")[2].split(":")[1])
         server = SimpleNamespace(port=port)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from ck_mlperf.catalog.kernel import read_command_line
 from ck_mlperf.catalog.options import (
     RUN,
     Known,
     check_install,
     find_build_variables,
     find_unknown_options,
-    list_options,
     read_build_variables,
 )
 from ck_mlperf.catalog.program import select_passed
@@ -83,15 +83,15 @@ def test_every_option_of_the_documents_passes(known, repository):
     commands = re.findall(r"^ck (?:run|benchmark) program:(?:.*\\\n)*.*", "\n".join(texts), re.M)
     assert len(commands) > 4
     words = [shlex.split(command.replace("\\\n", " "), comments=True) for command in commands]
-    options = {option for command in words for option in list_options(command)}
+    options = {option for command in words for option in read_command_line(command)}
     assert "record_uoa" in options
     assert find_unknown_options(options, DEPS, known) == []
 
 
 def test_the_command_line_is_read_as_ck_reads_it():
     words = "ck run program:x --a.b=1 -c d=2 @e=3.json --f -- --g=4"
-    assert list_options(words.split()) == ["a.b", "c", "d", "f"]
-    assert list_options(["pytest", "run", "--a=1"]) == []
+    assert read_command_line(words.split()) == {"a.b": "1", "c": "", "d": "2", "f": ""}
+    assert read_command_line(["pytest", "run", "--a=1"]) == {}
 
 
 def test_variables_that_ck_sets_itself(known):

@@ -4,7 +4,7 @@ import pytest
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.loadgen.compliance import COMPLIANCE_TESTS
-from ck_mlperf.loadgen.one_test import LOG_NAMES
+from ck_mlperf.loadgen.job import LOG_NAMES
 from ck_mlperf.loadgen.resolve import resolve_settings
 from ck_mlperf.loadgen.settings import RunSettings, read_settings
 

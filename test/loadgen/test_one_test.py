@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from ck_mlperf.loadgen.one_test import LOG_NAMES
+from ck_mlperf.loadgen.job import LOG_NAMES
 
 SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline")
 both_interfaces = pytest.mark.parametrize("interface", ["wheel", "native"], indirect=True)

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.results.logs import ACCURACY_LOG, DETAIL_LOG, read_answers, read_result
+from ck_mlperf.loadgen.job import ACCURACY_LOG, DETAIL_LOG
+from ck_mlperf.results.logs import read_answers, read_result
 from ck_mlperf.results.record import EarlyStopped
 
 SHORT = {"MODE": "PerformanceOnly", "DURATION": 0.2}

@@ -249,3 +249,17 @@ def test_describe_engine():
     assert described == dataclasses.asdict(Opened()) | {"batch": 32, "devices": None}
     three = [Opened(), Opened(device="NVIDIA L4"), Opened()]
     assert describe_engine(three, 32).device == "2 x NVIDIA H100, NVIDIA L4"
+
+
+@pytest.mark.parametrize(
+    ("noted", "tags", "precision"),
+    [
+        ("fp16", ["model", "onnx"], "fp16"),  # a file that came so, whose tags do not say it
+        (None, ["tf32"], "tf32"),
+        (None, ["model"], "fp32"),
+        (None, None, None),
+    ],
+)
+def test_the_precision(noted, tags, precision):
+    deps = [] if tags is None else [{"key": "weights", "tags": tags, "version": "", "uoa": "1"}]
+    assert make_record(model={"precision": noted}, deps=deps).precision == precision

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from ck_mlperf.loadgen.job import DETAIL_LOG
 from ck_mlperf.results.advice import advise_loadgen
-from ck_mlperf.results.logs import DETAIL_LOG, LoadgenResult, read_result
+from ck_mlperf.results.logs import LoadgenResult, read_result
 from ck_mlperf.results.report import format_report
 
 from ..builders.records import make_record

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.submission.runs import choose_runs, find_precision, read_recorded_runs
+from ck_mlperf.submission.runs import choose_runs, read_recorded_runs
 
-from ..builders.records import make_record
 from ..builders.submission import save_run, save_runs
 
 INVALID = {"loadgen": {"valid": False, "reasons": ["ran 1 s of the 600 s of min_duration"]}}
@@ -116,21 +115,3 @@ def test_runs_that_no_submission_has(tmp_path):
     save_run(entry, "Server", "performance", mode="FindPeakPerformance")
     with pytest.raises(UserError, match="no run in PerformanceOnly or AccuracyOnly"):
         choose(entry)
-
-
-@pytest.mark.parametrize(
-    ("changes", "precision"),
-    [
-        ({}, "fp32"),
-        ({"model": {"recipe": {"conversion": {"precision": "fp16"}}}}, "fp16"),
-        (
-            {
-                "model": {"recipe": {"conversion": {"precision": "fp32"}}},
-                "deps": [{"key": "weights", "tags": ["tf32"], "version": "", "uoa": "1"}],
-            },
-            "tf32",
-        ),
-    ],
-)
-def test_the_precision(changes, precision):
-    assert find_precision(make_record(**changes)) == precision

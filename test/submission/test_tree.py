@@ -117,7 +117,7 @@ def test_measurements_and_readme(tree):
     assert readme.startswith("# resnet50, Offline\n")
     assert "Not a result" not in readme
     assert "--env.CK_LOADGEN_COMPLIANCE=TEST04" in readme
-    assert "ck run program:image-classification" in readme
+    assert "ck benchmark program:image-classification" in readme
 
 
 def test_fp32_says_that_nothing_was_calibrated(tree):
@@ -140,7 +140,11 @@ def test_int8_says_how_it_was_calibrated(local, tmp_path):
         },
     }
     runs = {"scenarios": ["Offline"], "kinds": ["performance", "accuracy"]}
-    model = {"recipe": {"conversion": conversion}, "calibration_list": "MLPerf's list, option 1"}
+    model = {
+        "recipe": {"conversion": conversion},
+        "calibration_list": "MLPerf's list, option 1",
+        "precision": "int8",
+    }
     save_runs(local, model=model, **runs)
     _, benchmark = write(local, tmp_path / "tree", "open")
     text = (tmp_path / "tree/open/Acme/documentation/calibration.md").read_text()

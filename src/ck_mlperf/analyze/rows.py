@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,13 +14,9 @@ import msgspec
 from ck_mlperf.analyze.runs import Run, column_names
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.printable import make_printable
-from ck_mlperf.common.shell import is_plain
-from ck_mlperf.common.tags import is_ck_tag
-from ck_mlperf.loadgen.engines.registry import find_by_name
-from ck_mlperf.loadgen.job import NOT_RECORDED
-from ck_mlperf.loadgen.settings import EXPLORE_RUN, VARIABLES
+from ck_mlperf.loadgen.settings import COMPLIANCE, VARIABLES
 from ck_mlperf.machine.facts import Repository
-from ck_mlperf.models.precisions import PRECISIONS
+from ck_mlperf.models.precisions import find_precision
 from ck_mlperf.results.experiments import (
     ExperimentFile,
     Failure,
@@ -31,11 +25,8 @@ from ck_mlperf.results.experiments import (
     read_repetitions,
 )
 from ck_mlperf.results.record import Record
+from ck_mlperf.results.repeat import repeat_failure, repeat_run
 
-_PROGRAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_FIRST_IMAGES = re.compile(r"first\.\d+")
-# CK gives the program its own file where the user gives none; the record has a file's name alone.
-_IMPLIED = (("CK_LOADGEN_CONF_FILE", "user.conf"),)
 _TOO_LARGE = 2**53  # from here on a float does not hold every integer
 # Points are divided by these, and drawn on scales that have no zero; what is less than _LEAST no
 # machine measures, and its inverse is too large.
@@ -46,16 +37,7 @@ _POSITIVE = (
     *(name for name in column_names() if name.startswith("latency_")),
 )
 _PERFORMANCE = {"met": True, "not met": False, "not measured": None}
-_COMPLIANCE = "CK_LOADGEN_COMPLIANCE"
 _DEFAULTS = {variable.name: variable.default for variable in VARIABLES}
-# Variables of libraries that a command to repeat a run may set. With others, such as LD_PRELOAD and
-# CUDA_INJECTION64_PATH, a record could make its reader run anything.
-_HARMLESS = {
-    *("CUDA_DEVICE_MAX_CONNECTIONS", "CUDA_DEVICE_ORDER", "CUDA_MODULE_LOADING"),
-    *("CUDA_VISIBLE_DEVICES", "GOMP_CPU_AFFINITY", "GOMP_SPINCOUNT", "KMP_AFFINITY"),
-    *("KMP_BLOCKTIME", "MALLOC_ARENA_MAX", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "OMP_PLACES"),
-    *("OMP_PROC_BIND", "OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS"),
-}
 
 
 class Reading(NamedTuple):
@@ -162,37 +144,10 @@ def _clean(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def make_command(
-    program: str, environment: Mapping[str, str], weights: Collection[str], images: str | None
-) -> str | None:
-    """The command that makes a run again; None where it could do anything else.
-
-    A shell interprets no part of it, and no variable is there that could run anything: those of the
-    program, and _HARMLESS.
-    environment: variables of --env. weights: the model's tags. images: a tag of the images.
-    """
-    words = ["ck", "benchmark", f"program:{program}", "--repetitions=1"]
-    words += [f"--env.{name}={environment[name]}" for name in sorted(environment)]
-    if weights:
-        words.append(f"--dep_add_tags.weights={','.join(sorted(weights))}")
-    if images:
-        words.append(f"--dep_add_tags.images={images}")
-    is_known = _PROGRAM.fullmatch(program) and environment.keys() <= _DEFAULTS.keys() | _HARMLESS
-    if not is_known or not all(map(is_plain, words)):
-        return None
-    return shlex.join([*words, "--skip_print_timers"])
-
-
-def find_precision(weights: Collection[str]) -> str:
-    """What the tags of a model say of its precision."""
-    return next((name for name in PRECISIONS if name in weights), PRECISIONS[0])
-
-
 def _take_columns(record: Record, file: ExperimentFile, repetition: int) -> Run:
     engine, model, environment = record.engine, record.model, record.environment
     verdict, rules, accuracy = record.verdicts.loadgen, record.verdicts.rules[0], record.accuracy
     is_server = record.scenario == "Server"
-    tags = {dep.key: dep.tags for dep in record.deps}
     gpu = environment.gpus[0] if environment.gpus else None
     gpu_conditions = record.conditions.gpus if record.conditions else []
     disturbances = record.find_disturbances()
@@ -215,8 +170,7 @@ def _take_columns(record: Record, file: ExperimentFile, repetition: int) -> Run:
         devices=None if engine.devices is None else len(engine.devices),
         model=model.name,
         weights=model.weights,
-        precision=model.precision
-        or (find_precision(tags["weights"]) if "weights" in tags else None),
+        precision=record.precision,
         model_sha256=model.sha256,
         dataset=record.dataset.name,
         images=record.dataset.used,
@@ -259,22 +213,7 @@ def _take_columns(record: Record, file: ExperimentFile, repetition: int) -> Run:
         commit=_describe_commit(environment.repository),
         disturbances=tuple(disturbance.text for disturbance in disturbances),
         disturbance_kinds=tuple(disturbance.kind for disturbance in disturbances),
-        command=make_command(
-            record.program,
-            {
-                name: _format_value(setting.value)
-                for name, setting in record.settings.ours.items()
-                if setting.origin == "env" and (name, setting.value) not in _IMPLIED
-                if name != EXPLORE_RUN
-            }
-            | {
-                name: value
-                for name, value in (record.settings.passed or {}).items()
-                if value != NOT_RECORDED
-            },
-            _request_weights(tags.get("weights", ()), engine.name),
-            next((tag for tag in tags.get("images", ()) if _FIRST_IMAGES.fullmatch(tag)), None),
-        ),
+        command=repeat_run(record),
     )
 
 
@@ -300,18 +239,13 @@ def _take_failure(failure: Failure, file: ExperimentFile) -> Run:
         program=failure.program,
         scenario=environment.get("CK_LOADGEN_SCENARIO", _DEFAULTS["CK_LOADGEN_SCENARIO"]),
         mode=environment.get("CK_LOADGEN_MODE", _DEFAULTS["CK_LOADGEN_MODE"]),
-        compliance=environment.get(_COMPLIANCE),
+        compliance=environment.get(COMPLIANCE),
         precision=find_precision(weights),
         batch=None if batch is None else int(batch),
         samples_per_query=None if samples is None else int(samples),
         target_qps=None if qps is None else float(qps),
         wall_s=failure.wall_s,
-        command=make_command(
-            failure.program,
-            {name: environment[name] for name in environment if name != EXPLORE_RUN},
-            [tag for tag in weights if tag],
-            None,
-        ),
+        command=repeat_failure(failure),
     )
 
 
@@ -330,19 +264,3 @@ def _describe_commit(repository: Repository | None) -> str | None:
     if repository is None or repository.commit is None:
         return None
     return f"{repository.commit}{'' if repository.clean else '+'}"
-
-
-def _request_weights(tags: Sequence[str], engine: str) -> list[str]:
-    """The tags that ask for a model as it was resolved, and for the engine, which has its own."""
-    request = [tag for tag in tags if not is_ck_tag(tag)]
-    known = find_by_name(engine)
-    return [*request, known.tag] if known and known.tag else request
-
-
-def _format_value(value: Any) -> str:
-    """A setting as the environment has it."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return str(value)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar
@@ -40,6 +40,18 @@ def fail(message: object, code: int = 2) -> NoReturn:
     sys.stdout.flush()
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def read_command_line(arguments: Sequence[str]) -> dict[str, str]:
+    """{option: value} of a `ck` command line, as CK reads it; {} of another program."""
+    if os.path.basename(arguments[0]) != "ck":
+        return {}
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return dict(
+        word.lstrip("-").partition("=")[::2]
+        for word in own[2:]
+        if (word.startswith("-") or "=" in word) and not word.startswith("@")
+    )
 
 
 def hook(function: Callable[[Request], _Result]) -> Callable[[Request], _Result]:

@@ -5,12 +5,11 @@ What CK knows is read from its own text: its documentation of the options is not
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ck_mlperf.catalog.kernel import Catalog
+from ck_mlperf.catalog.kernel import Catalog, read_command_line
 from ck_mlperf.catalog.plan import PlanChain
 from ck_mlperf.common.suggest import find_nearest, suggest
 from ck_mlperf.loadgen.settings import raise_problems
@@ -43,18 +42,6 @@ class Known:
         """All of them, for suggestions: that takes a moment."""
         forms = "|".join(re.escape(form).replace(r"\{\}", r"([\w-]+)") for form in _FORMS)
         return {name for names in re.findall(forms, self.text) for name in names if name}
-
-
-def list_options(arguments: Sequence[str]) -> list[str]:
-    """The names of the options of a `ck` command line, as CK reads it; [] of another program."""
-    if os.path.basename(arguments[0]) != "ck":
-        return []
-    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    return [
-        word.lstrip("-").partition("=")[0]
-        for word in own[2:]
-        if (word.startswith("-") or "=" in word) and not word.startswith("@")
-    ]
 
 
 def find_unknown_options(options: Iterable[str], deps: Collection[str], known: Known) -> list[str]:
@@ -106,7 +93,7 @@ def check_install(catalog: Catalog, arguments: Sequence[str], environment: Colle
     """
     if arguments[1:2] != ["install"]:
         return
-    options = list_options(arguments)
+    options = read_command_line(arguments)
     known = Known(catalog.read_sources(INSTALL))
     problems = find_unknown_options(options, catalog.list_dep_keys(), known)
     build = read_build_variables(catalog)

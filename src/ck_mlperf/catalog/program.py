@@ -21,13 +21,12 @@ from typing import Any
 from ck_mlperf.catalog.conversion import Conversion
 from ck_mlperf.catalog.host import has_driver
 from ck_mlperf.catalog.images import resolve_images
-from ck_mlperf.catalog.kernel import Catalog, Dep, Entry
+from ck_mlperf.catalog.kernel import Catalog, Dep, Entry, read_command_line
 from ck_mlperf.catalog.options import (
     RUN,
     Known,
     find_build_variables,
     find_unknown_options,
-    list_options,
     read_build_variables,
 )
 from ck_mlperf.catalog.plan import PlanChain
@@ -74,7 +73,7 @@ def prepare_run(
     """
     check_plain(environment)
     known = Known(catalog.read_sources(RUN))
-    problems = find_unknown_options(list_options(arguments), deps, known)
+    problems = find_unknown_options(read_command_line(arguments), deps, known)
     problems += find_build_variables(environment, read_build_variables(catalog))
     # Those that CK sets itself, such as CK_CPU_FREQUENCY.
     own = {name for name in environment if name.startswith("CK_") and known.has_variable(name)}

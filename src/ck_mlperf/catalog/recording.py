@@ -18,6 +18,7 @@ from ck_mlperf.catalog.experiment_entry import (
     repair_entry,
     wait_for_ck_lock,
 )
+from ck_mlperf.catalog.kernel import read_command_line
 from ck_mlperf.common.errors import UserError, describe_os_error
 from ck_mlperf.common.files import write_file
 from ck_mlperf.loadgen.job import USER_CONF
@@ -114,9 +115,9 @@ def prepare_recording(ck: Any, arguments: Sequence[str]) -> None:
     What a killed recording left of the experiment is removed. ck: CK's kernel; arguments: the
     command line. Raises UserError.
     """
-    if os.path.basename(arguments[0]) != "ck" or "benchmark" not in arguments:
+    if "benchmark" not in arguments:
         return
-    flags = dict(word.lstrip("-").partition("=")[::2] for word in arguments)
+    flags = read_command_line(arguments)
     record = flags.get("record", "no")
     if ":" in record:  # CK takes REPOSITORY:MODULE:yes
         raise UserError(f"--record={record}: name the repository with --record_repo=NAME")

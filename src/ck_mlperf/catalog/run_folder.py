@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ck_mlperf.catalog.kernel import fail
+from ck_mlperf.catalog.kernel import fail, read_command_line
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.loadgen.job import EXIT_CODE, JOB, RECORD
 from ck_mlperf.loadgen.run_folder import RUN_ID, hold_folder, remove_results
@@ -30,7 +30,7 @@ def enter_folder(arguments: Sequence[str]) -> None:
     (`process_in_tmp`): `ck benchmark` would first remove it, from under a run that is using it.
     arguments: the command line. Raises UserError.
     """
-    options = dict(word.lstrip("-").partition("=")[::2] for word in arguments[1:])
+    options = read_command_line(arguments)
     if "generate_rnd_tmp_dir" in options:
         raise UserError("--generate_rnd_tmp_dir: this program does without; want --tmp_dir=NAME")
     folder = Path(options.get("tmp_dir") or "tmp").absolute()

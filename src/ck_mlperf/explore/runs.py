@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from ck_mlperf.loadgen.engines.registry import ENGINES, PLAN
-from ck_mlperf.loadgen.settings import EXPLORE_RUN
+from ck_mlperf.loadgen.settings import COMPLIANCE, EXPLORE_RUN
 from ck_mlperf.models.precisions import PRECISIONS
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ck_mlperf.results.record import Record
 
 PERFORMANCE, ACCURACY = "PerformanceOnly", "AccuracyOnly"
-COMPLIANCE = "CK_LOADGEN_COMPLIANCE"
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ from ck_mlperf.explore.entry import Entry
 from ck_mlperf.explore.measure import Measurer
 from ck_mlperf.explore.options import SUBMISSION_OPTIONS, read_options
 from ck_mlperf.explore.rehearsal import SYSTEM_TYPES, write_rehearsal
-from ck_mlperf.explore.runs import ACCURACY, COMPLIANCE, Configuration, Outcome, ScheduledRun
+from ck_mlperf.explore.runs import ACCURACY, Configuration, Outcome, ScheduledRun
 from ck_mlperf.explore.server_rate import find_rate, read_rate, take_low_rate
 from ck_mlperf.explore.sweep import Sweep, read_sweep
 from ck_mlperf.loadgen.compliance import COMPLIANCE_TESTS
-from ck_mlperf.loadgen.settings import RATE, REHEARSAL, raise_problems
+from ck_mlperf.loadgen.settings import COMPLIANCE, RATE, REHEARSAL, raise_problems
 from ck_mlperf.submission.requirements import LEAST_DURATION_MS, REQUIRED_SCENARIOS
 from ck_mlperf.submission.runs import RecordedRun, ScenarioRuns, find_unofficial
 from ck_mlperf.submission.tree import refuse_to_replace, verify_test

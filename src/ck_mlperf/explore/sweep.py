@@ -32,7 +32,6 @@ from ck_mlperf.explore.options import (
 )
 from ck_mlperf.explore.runs import (
     ACCURACY,
-    COMPLIANCE,
     PERFORMANCE,
     Configuration,
     Network,
@@ -43,6 +42,7 @@ from ck_mlperf.loadgen.engines.registry import ENGINES
 from ck_mlperf.loadgen.job import PROGRAM
 from ck_mlperf.loadgen.setting_types import Choice, Flag, Integer
 from ck_mlperf.loadgen.settings import (
+    COMPLIANCE,
     DEFAULT_BATCH_SIZE,
     EXPLORE_RUN,
     SCENARIOS,

@@ -23,7 +23,7 @@ from ck_mlperf.loadgen.harness.batching import (
     EagerBatches,
     list_sizes,
 )
-from ck_mlperf.loadgen.job import UNFINISHED, USER_CONF
+from ck_mlperf.loadgen.job import LOG_NAMES, UNFINISHED, USER_CONF
 from ck_mlperf.loadgen.loadgen_settings import (
     build_loadgen_settings,
     check_memory,
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
     from ck_mlperf.loadgen.harness.interface import Interface
     from ck_mlperf.loadgen.harness.sut import SystemUnderTest
-
-LOG_NAMES = ("mlperf_log_accuracy.json", "mlperf_log_detail.txt", "mlperf_log_summary.txt")
 
 
 @dataclass(frozen=True)

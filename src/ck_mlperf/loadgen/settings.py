@@ -29,6 +29,7 @@ SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline")
 MODES = ("AccuracyOnly", "PerformanceOnly", "SubmissionRun", "FindPeakPerformance")
 DEFAULT_BATCH_SIZE = 32
 EXPLORE_RUN = "CK_EXPLORE_RUN"
+COMPLIANCE = "CK_LOADGEN_COMPLIANCE"
 REHEARSAL, RATE = "rehearsal-", "rate-"
 """With which EXPLORE_RUN begins, in this order: of a rehearsal's runs; of the run that measures the
 rate of a submission's Server runs, and is none of them."""
@@ -91,7 +92,7 @@ class RunSettings:
         "AccuracyOnly",
     )
     compliance: str | None = _setting(
-        "CK_LOADGEN_COMPLIANCE",
+        COMPLIANCE,
         Choice(COMPLIANCE_TESTS),
         "Run one of MLPerf's compliance tests: TEST01 logs some of the answers of a performance "
         "run, TEST04 repeats one image. The mode is then PerformanceOnly.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 # What a plan computes in, the default first.
 PRECISIONS = ("fp32", "tf32", "fp16", "int8")
 # The precision of the converted ONNX file that a plan is built from. No file has tf32: that is a
@@ -16,3 +18,8 @@ FILE_INPUTS = ("uint8", "fp32", "native")
 PLAN_INPUTS = {"uint8": "uint8", "int8": "int8", "fp16": "float16", "fp32": "float32"}
 # The class of each image, or the scores of all classes.
 OUTPUTS = ("class", "scores")
+
+
+def find_precision(tags: Collection[str]) -> str:
+    """What the tags of a model say of its precision."""
+    return next((name for name in PRECISIONS if name in tags), PRECISIONS[0])

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-_ACCURACY_LOG = "mlperf_log_accuracy.json"
+from ck_mlperf.loadgen.job import ACCURACY_LOG
 
 
 def name_accuracy_runs(entry: Path, point: str) -> str:
@@ -40,7 +40,7 @@ def _find_accuracy_run(entry: Path, performance: dict[str, Any]) -> dict[str, An
             continue
         for run in _list_runs(json.loads(text)):
             if run["accuracy"] and _identify(run) == wanted:
-                (log,) = (log for log in run["logs"] if log["file"] == _ACCURACY_LOG)
+                (log,) = (log for log in run["logs"] if log["file"] == ACCURACY_LOG)
                 found.append(
                     {
                         "file": path.name,

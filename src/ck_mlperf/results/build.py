@@ -13,8 +13,7 @@ import msgspec
 
 from ck_mlperf.common.files import hash_file, write_file
 from ck_mlperf.images.originals import ARCHIVE_SHA256
-from ck_mlperf.loadgen.job import USER_CONF
-from ck_mlperf.loadgen.one_test import LOG_NAMES
+from ck_mlperf.loadgen.job import LOG_NAMES, USER_CONF
 from ck_mlperf.loadgen.settings import VARIABLES, RunSettings
 from ck_mlperf.machine.disturbances import describe_clock_step
 from ck_mlperf.machine.facts import Conditions, Environment

@@ -17,11 +17,9 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.loadgen.job import ACCURACY_LOG, DETAIL_LOG
 from ck_mlperf.results.record import Counts, EarlyStopped, Latencies, Mode, Scenario, Throughput
 from ck_mlperf.results.verdicts import Compliance, Constraint, Message
-
-DETAIL_LOG = "mlperf_log_detail.txt"
-ACCURACY_LOG = "mlperf_log_accuracy.json"
 
 # Our name of each latency figure and the part of LoadGen's key that stands for it.
 LATENCY_KEYS = {

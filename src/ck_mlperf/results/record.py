@@ -19,6 +19,7 @@ from ck_mlperf.loadgen.engines.registry import GPU, find_by_name
 from ck_mlperf.loadgen.settings import EXPLORE_RUN
 from ck_mlperf.machine.disturbances import Disturbance, find_disturbances
 from ck_mlperf.machine.facts import Conditions, Environment
+from ck_mlperf.models.precisions import find_precision
 from ck_mlperf.results.verdicts import Verdicts
 
 SCHEMA_VERSION: Final = 3
@@ -335,6 +336,12 @@ class Record(Struct, frozen=True):
         """The name that `ck explore loadgen` gave the run."""
         setting = self.settings.ours.get(EXPLORE_RUN)
         return None if setting is None or setting.value is None else str(setting.value)
+
+    @property
+    def precision(self) -> str | None:
+        """What the model computed in; of a record without it, what the tags of its dep say."""
+        tags = next((dep.tags for dep in self.deps if dep.key == "weights"), None)
+        return self.model.precision or (None if tags is None else find_precision(tags))
 
     @property
     def samples_per_second(self) -> float | None:

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ck_mlperf.loadgen.compliance import COMPLIANCE_TESTS
+from ck_mlperf.loadgen.job import ACCURACY_LOG, DETAIL_LOG, SUMMARY_LOG
 from ck_mlperf.submission import requirements
 from ck_mlperf.submission.complaints import Complaint
+from ck_mlperf.submission.compliance import ACCURACY_FILE, PASS, PERFORMANCE_FILE
 from ck_mlperf.submission.detail_log import DetailLog
+from ck_mlperf.submission.requirements import PERFORMANCE_FOLDER
 
-_RUN = "performance/run_1"
-_DETAIL = "mlperf_log_detail.txt"
-_SUMMARY = "mlperf_log_summary.txt"
-_ANSWERS = "mlperf_log_accuracy.json"
 # The forms of the line that the checker takes.
 _ACCURACY = re.compile(r"(?:\{\"accuracy|accuracy)[\": ]*=?\s*([\d.]+)")
 _HASH = re.compile(r"hash=(\w+)$")
@@ -39,14 +39,14 @@ class Scenario:
 
 def check_scenario(scenario: Scenario) -> Iterator[Complaint]:
     """All that is wrong in the folder of a scenario."""
-    yield from _check_log(scenario, f"{_RUN}/{_DETAIL}", _check_performance)
-    yield from _check_log(scenario, f"accuracy/{_DETAIL}", _check_accuracy_log)
+    yield from _check_log(scenario, f"{PERFORMANCE_FOLDER}/{DETAIL_LOG}", _check_performance)
+    yield from _check_log(scenario, f"accuracy/{DETAIL_LOG}", _check_accuracy_log)
     yield from _check_answers(scenario)
     yield from _check_measurements(scenario)
     if (scenario.folder / "performance" / "power").exists():
         yield Complaint("not-checked", scenario.where, "power")
     if scenario.division != "open":
-        for test in requirements.COMPLIANCE_TESTS:
+        for test in COMPLIANCE_TESTS:
             yield from _check_test(scenario, test)
 
 
@@ -85,7 +85,7 @@ def _check_log(scenario: Scenario, name: str, check: Any, where: str = "") -> It
         yield Complaint("log-missing", where, name)
         return
     try:
-        values = _Values(DetailLog(path))
+        values = _Values(DetailLog(path.read_bytes()))
     except ValueError as error:
         yield Complaint("log-unreadable", where, name, str(error))
         return
@@ -189,7 +189,7 @@ def _check_accuracy_log(scenario: Scenario, log: _Values) -> Iterator[_Found]:
 
 def _check_answers(scenario: Scenario) -> Iterator[Complaint]:
     """The files that the accuracy comes from: accuracy.txt, and the truncated log."""
-    path = scenario.folder / "accuracy" / _ANSWERS
+    path = scenario.folder / "accuracy" / ACCURACY_LOG
     if not path.exists():
         yield Complaint("accuracy-log-missing", scenario.where)
     elif path.stat().st_size > requirements.MOST_LOG_BYTES:
@@ -242,18 +242,22 @@ def _check_test(scenario: Scenario, test: str) -> Iterator[Complaint]:
     if not folder.is_dir():
         yield Complaint("test-missing", where, test)
         return
-    if (folder / _RUN / _DETAIL).exists():
-        yield from _check_log(scenario, f"{test}/{_RUN}/{_DETAIL}", _check_performance, where)
+    if (folder / PERFORMANCE_FOLDER / DETAIL_LOG).exists():
+        yield from _check_log(
+            scenario, f"{test}/{PERFORMANCE_FOLDER}/{DETAIL_LOG}", _check_performance, where
+        )
     else:
-        yield Complaint("test-file-missing", where, f"{_RUN}/{_DETAIL}")
-    if (folder / _RUN).is_dir():
-        yield from _compare_files(folder, where, _RUN, {_DETAIL, _SUMMARY}, {_ANSWERS})
+        yield Complaint("test-file-missing", where, f"{PERFORMANCE_FOLDER}/{DETAIL_LOG}")
+    if (folder / PERFORMANCE_FOLDER).is_dir():
+        yield from _compare_files(
+            folder, where, PERFORMANCE_FOLDER, {DETAIL_LOG, SUMMARY_LOG}, {ACCURACY_LOG}
+        )
     else:
-        yield Complaint("test-file-missing", where, _RUN)
-    performance = _read_text(folder / "verify_performance.txt")
+        yield Complaint("test-file-missing", where, PERFORMANCE_FOLDER)
+    performance = _read_text(folder / PERFORMANCE_FILE)
     if performance is None:
-        yield Complaint("test-file-missing", where, "verify_performance.txt")
-    elif "TEST PASS" not in performance:
+        yield Complaint("test-file-missing", where, PERFORMANCE_FILE)
+    elif PASS not in performance:
         yield Complaint("test-performance", where)
     if test == "TEST01":
         yield from _check_test_accuracy(folder, where)
@@ -261,18 +265,18 @@ def _check_test(scenario: Scenario, test: str) -> Iterator[Complaint]:
 
 def _check_test_accuracy(folder: Path, where: str) -> Iterator[Complaint]:
     """TEST01's answers: the same one by one, or else as accurate on the whole."""
-    verified = _read_text(folder / "verify_accuracy.txt")
+    verified = _read_text(folder / ACCURACY_FILE)
     if verified is None:
-        yield Complaint("test-file-missing", where, "verify_accuracy.txt")
+        yield Complaint("test-file-missing", where, ACCURACY_FILE)
         return
-    if "TEST PASS" in map(str.strip, verified.splitlines()):
+    if PASS in map(str.strip, verified.splitlines()):
         return
     if not (folder / "accuracy").is_dir():
         yield Complaint("test-file-missing", where, "accuracy")
         return
     compared = ("baseline_accuracy.txt", "compliance_accuracy.txt")
     odd = list(
-        _compare_files(folder, where, "accuracy", {_ANSWERS, "accuracy.txt", *compared}, set())
+        _compare_files(folder, where, "accuracy", {ACCURACY_LOG, "accuracy.txt", *compared}, set())
     )
     yield from odd
     if odd:

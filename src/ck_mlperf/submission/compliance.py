@@ -19,21 +19,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.loadgen.job import ACCURACY_LOG, DETAIL_LOG, SUMMARY_LOG
+from ck_mlperf.submission.detail_log import DetailLog
+from ck_mlperf.submission.requirements import PERFORMANCE_FOLDER, RESULT_KEYS
 
 ACCURACY_FILE, PERFORMANCE_FILE = "verify_accuracy.txt", "verify_performance.txt"
 PASS = "TEST PASS"
-_ACCURACY_LOG = "mlperf_log_accuracy.json"
-_DETAIL_LOG = "mlperf_log_detail.txt"
-_SUMMARY_LOG = "mlperf_log_summary.txt"
-_RUN = "performance/run_1"
-_MARKER = ":::MLLOG"
-# The figure that TEST01 compares, by scenario, under its key in the detail log.
-_SCORE_KEYS = {
-    "Offline": "result_samples_per_second",
-    "SingleStream": "early_stopping_latency_ss",
-    "MultiStream": "early_stopping_latency_ms",
-    "Server": "result_completed_samples_per_sec",
-}
 # The figure that TEST04 compares: its line in the summary. Latencies become rates.
 _SCORE_LINES = {
     "Offline": r"Samples per second",
@@ -112,12 +103,12 @@ def run_official(
     with tempfile.TemporaryDirectory(prefix="ck-mlperf-compliance-") as folder:
         work = Path(folder)
         for name, content in (
-            (f"results/accuracy/{_ACCURACY_LOG}", reference.accuracy),
-            (f"results/{_RUN}/{_DETAIL_LOG}", reference.detail),
-            (f"results/{_RUN}/{_SUMMARY_LOG}", reference.summary),
-            (f"compliance/{_ACCURACY_LOG}", compliance.accuracy),
-            (f"compliance/{_DETAIL_LOG}", compliance.detail),
-            (f"compliance/{_SUMMARY_LOG}", compliance.summary),
+            (f"results/accuracy/{ACCURACY_LOG}", reference.accuracy),
+            (f"results/{PERFORMANCE_FOLDER}/{DETAIL_LOG}", reference.detail),
+            (f"results/{PERFORMANCE_FOLDER}/{SUMMARY_LOG}", reference.summary),
+            (f"compliance/{ACCURACY_LOG}", compliance.accuracy),
+            (f"compliance/{DETAIL_LOG}", compliance.detail),
+            (f"compliance/{SUMMARY_LOG}", compliance.summary),
         ):
             (work / name).parent.mkdir(parents=True, exist_ok=True)
             (work / name).write_bytes(content)
@@ -138,9 +129,12 @@ def run_official(
 
 
 def _list_logs(test: str, logs: TestLogs) -> dict[str, str]:
-    files = {f"{_RUN}/{_DETAIL_LOG}": logs.detail, f"{_RUN}/{_SUMMARY_LOG}": logs.summary}
+    files = {
+        f"{PERFORMANCE_FOLDER}/{DETAIL_LOG}": logs.detail,
+        f"{PERFORMANCE_FOLDER}/{SUMMARY_LOG}": logs.summary,
+    }
     if test == "TEST01":
-        files[f"accuracy/{_ACCURACY_LOG}"] = logs.accuracy
+        files[f"accuracy/{ACCURACY_LOG}"] = logs.accuracy
     return {name: content.decode(errors="replace") for name, content in files.items()}
 
 
@@ -183,7 +177,7 @@ def _read_answers(log: bytes, whose: str) -> list[tuple[int, str]]:
     try:
         return [(sample["qsl_idx"], sample["data"]) for sample in json.loads(log)]
     except (ValueError, TypeError, KeyError) as error:
-        raise _FailedError(f"{_ACCURACY_LOG} of {whose} cannot be read: {error!r:.100}") from error
+        raise _FailedError(f"{ACCURACY_LOG} of {whose} cannot be read: {error!r:.100}") from error
 
 
 def _read_label(data: str) -> int | None:
@@ -226,42 +220,25 @@ class _Score:
 
 
 def _read_score(log: bytes, whose: str) -> _Score:
-    values = _read_detail_log(log, whose)
+    try:
+        read = DetailLog(log)
+    except ValueError as error:
+        raise _FailedError(f"{DETAIL_LOG} of {whose} cannot be read: {error!r:.100}") from error
+    values = read.values
     scenario = values.get("effective_scenario")
     try:
         score = _Score(
             str(scenario),
-            float(values[_SCORE_KEYS[str(scenario)]]),
+            float(values[RESULT_KEYS[str(scenario)]]),
             values.get("effective_target_latency_ns") if scenario == "Server" else None,
         )
     except (KeyError, TypeError, ValueError):
-        raise _FailedError(
-            f"{_DETAIL_LOG} of {whose} has no result of a performance test"
-        ) from None
+        raise _FailedError(f"{DETAIL_LOG} of {whose} has no result of a performance test") from None
     if values.get("result_validity") != "VALID":
         raise _FailedError(f"{whose} is not VALID")
-    if values.get("num_errors"):  # here the official script ends with a NameError
+    if values.get("num_errors", len(read.errors)):  # here the official script ends with a NameError
         raise _FailedError(f"LoadGen logged errors in {whose}")
     return score
-
-
-def _read_detail_log(log: bytes, whose: str) -> dict[str, Any]:
-    """The values by key; of a key that comes twice, the first."""
-    values: dict[str, Any] = {}
-    errors = 0
-    try:
-        lines = log.decode().splitlines()
-        if not lines or not lines[0].startswith(_MARKER):
-            raise ValueError(f"it does not begin with {_MARKER}")
-        for line in lines:
-            if line.startswith(_MARKER):
-                event = json.loads(line.removeprefix(_MARKER))
-                values.setdefault(event["key"], event["value"])
-                errors += event["metadata"]["is_error"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise _FailedError(f"{_DETAIL_LOG} of {whose} cannot be read: {error!r:.100}") from error
-    values.setdefault("num_errors", errors)
-    return values
 
 
 def _verify_rates(reference: bytes, compliance: bytes) -> list[str]:
@@ -296,7 +273,7 @@ def _read_rate(summary: bytes, whose: str) -> tuple[str, float]:
             elif name.startswith("Result is") and value == "INVALID":
                 raise _FailedError(f"{whose} is INVALID")
     except (ValueError, ZeroDivisionError) as error:
-        raise _FailedError(f"{_SUMMARY_LOG} of {whose} cannot be read: {error!r:.100}") from error
+        raise _FailedError(f"{SUMMARY_LOG} of {whose} cannot be read: {error!r:.100}") from error
     return scenario, rate
 
 

@@ -7,7 +7,6 @@ is not as LoadGen writes it is an error. Here the log may be anybody's.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 _MARKER = ":::MLLOG"
@@ -16,15 +15,15 @@ _MARKER = ":::MLLOG"
 class DetailLog:
     """The values in a detail log, by key. Raises ValueError where the checker would give up."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, content: bytes) -> None:
         self.values: dict[str, Any] = {}
         self.errors: list[str] = []
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.startswith(_MARKER):
-                    self._add(line[len(_MARKER) :], number)
-                elif number == 1:
-                    raise ValueError(f"line 1 does not begin with {_MARKER}")
+        lines = content.decode().split("\n") if content else []
+        for number, line in enumerate(lines, start=1):
+            if line.startswith(_MARKER):
+                self._add(line[len(_MARKER) :], number)
+            elif number == 1:
+                raise ValueError(f"line 1 does not begin with {_MARKER}")
 
     def _add(self, text: str, number: int) -> None:
         try:

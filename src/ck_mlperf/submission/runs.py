@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.loadgen.settings import RATE
-from ck_mlperf.models.precisions import PRECISIONS
+from ck_mlperf.loadgen.compliance import COMPLIANCE_TESTS
+from ck_mlperf.loadgen.settings import COMPLIANCE, RATE
 from ck_mlperf.results.experiments import find_files, read_records
 from ck_mlperf.results.record import Record
 from ck_mlperf.results.rules import refuse_closed
-from ck_mlperf.submission.requirements import COMPLIANCE_TESTS, INFERABLE
+from ck_mlperf.submission.requirements import INFERABLE
 
 PERFORMANCE, ACCURACY = "performance", "accuracy"
 _KINDS = {"PerformanceOnly": PERFORMANCE, "AccuracyOnly": ACCURACY}
 _VARIABLES = {
     PERFORMANCE: "--env.CK_LOADGEN_MODE=PerformanceOnly",
     ACCURACY: "--env.CK_LOADGEN_MODE=AccuracyOnly",
-    **{test: f"--env.CK_LOADGEN_COMPLIANCE={test}" for test in COMPLIANCE_TESTS},
+    **{test: f"--env.{COMPLIANCE}={test}" for test in COMPLIANCE_TESTS},
 }
 
 
@@ -144,18 +144,15 @@ def describe_subject(record: Record) -> str:
     device = re.sub(r"\b\d+ x ", "", engine.device)
     weights = " (random weights)" if model.weights == "random" else ""
     return (
-        f"{model.name} {find_precision(record)}{weights} by {engine.name} {engine.version} on "
+        f"{model.name} {describe_precision(record)}{weights} by {engine.name} {engine.version} on "
         f"{device}, {cpu.model or cpu.machine}, {record.dataset.name} "
         f"{record.dataset.images_sha256[:12]}"
     )
 
 
-def find_precision(record: Record) -> str:
-    """What the model computes in."""
-    conversion: Mapping[str, Any] = record.model.recipe.get("conversion") or {}
-    tags = {tag for dep in record.deps if dep.key == "weights" for tag in dep.tags}
-    found: Collection[str] = [name for name in PRECISIONS if name in tags]
-    return next(iter(found), str(conversion.get("precision", PRECISIONS[0])))
+def describe_precision(record: Record) -> str:
+    """What the model computed in."""
+    return record.precision or "precision not noted"
 
 
 def _group(candidates: Iterable[RecordedRun]) -> list[dict[str, RecordedRun]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ck_mlperf.loadgen.user_conf import MODEL
 from ck_mlperf.results.record import Model, Record
-from ck_mlperf.submission.runs import ScenarioRuns, describe_subject, find_precision
+from ck_mlperf.results.repeat import repeat_run
+from ck_mlperf.submission.runs import ScenarioRuns, describe_precision, describe_subject
 
 # user.conf's keys and the attributes of LoadGen's TestSettings that hold them, with the factor
 # from the attribute's unit to the key's.
@@ -38,6 +38,7 @@ _KEYS: dict[str, dict[str, tuple[str, float]]] = {
     },
     "Offline": {"target_qps": ("offline_expected_qps", 1)},
 }
+_NO_COMMAND = "# none can be given: a variable of the run could make a command do anything else"
 _LIMITS = ("max_duration", "max_query_count", "max_async_queries")  # 0: no limit
 
 
@@ -67,7 +68,7 @@ def make_measurements(record: Record) -> str:
             "input_data_types": model.recipe["input"]["dtype"],
             "retraining": "No",
             "starting_weights_filename": _describe_source(model),
-            "weight_data_types": find_precision(record),
+            "weight_data_types": describe_precision(record),
             "weight_transformations": _describe_conversion(model.recipe.get("conversion") or {}),
         }
     )
@@ -85,7 +86,7 @@ def make_readme(folder: str, runs: ScenarioRuns, labels: Sequence[str], inferred
     images = f" The images are known by {known_by}." if known_by else ""
     lines += [f"{describe_subject(record)}.{images}", "", "The commands that ran:", ""]
     for run in runs.list():
-        lines += [f"    {make_command(run.record)}", ""]
+        lines += [f"    {repeat_run(run.record) or _NO_COMMAND}", ""]
     commit = record.environment.repository
     lines += [
         f"By ck-mlperf{f' at commit {commit.commit}' if commit else ''}, LoadGen "
@@ -95,19 +96,6 @@ def make_readme(folder: str, runs: ScenarioRuns, labels: Sequence[str], inferred
     return "\n".join(lines) + "\n"
 
 
-def make_command(record: Record) -> str:
-    """The command that repeats a run, from what its record has."""
-    words = ["ck", "run", f"program:{record.program}"]
-    for name, setting in sorted(record.settings.ours.items()):
-        if setting.origin == "env" and setting.value is not None and name != "CK_EXPLORE_RUN":
-            value = setting.value
-            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-            words.append(f"--env.{name}={text}")
-    weights = next((dep.tags for dep in record.deps if dep.key == "weights"), [])
-    words.append(f"--dep_add_tags.weights={','.join(weights)}")
-    return shlex.join(words)
-
-
 def make_calibration(record: Record) -> str:
     """calibration.md: how an int8 model was calibrated, or that nothing was."""
     conversion: Mapping[str, Any] = record.model.recipe.get("conversion") or {}
@@ -115,7 +103,7 @@ def make_calibration(record: Record) -> str:
     if calibration is None:
         return (
             f"# Calibration\n\nNothing was calibrated: {record.model.name} computes in "
-            f"{find_precision(record)}, with the weights that were published.\n"
+            f"{describe_precision(record)}, with the weights that were published.\n"
         )
     libraries = ", ".join(f"{name} {v}" for name, v in conversion.get("libraries", {}).items())
     lines = [

@@ -11,23 +11,22 @@ from pathlib import Path
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.files import replace_folder
+from ck_mlperf.loadgen.job import ACCURACY_LOG, DETAIL_LOG, SUMMARY_LOG
 from ck_mlperf.loadgen.settings import REHEARSAL
 from ck_mlperf.models.recognise import RESNET50_V1_5
 from ck_mlperf.results.kept_logs import read_kept
-from ck_mlperf.results.logs import ACCURACY_LOG, DETAIL_LOG
 from ck_mlperf.results.record import Record
 from ck_mlperf.submission import requirements, texts
 from ck_mlperf.submission.check import check_tree
 from ck_mlperf.submission.complaints import Complaint
 from ck_mlperf.submission.compliance import TestLogs, Verification, verify
+from ck_mlperf.submission.requirements import PERFORMANCE_FOLDER
 from ck_mlperf.submission.runs import RecordedRun, ScenarioRuns, find_unofficial
 from ck_mlperf.submission.system import make_folder_name
 from ck_mlperf.submission.truncate import make_hash_line, truncate
 
-SUMMARY_LOG = "mlperf_log_summary.txt"
 ORIGINALS = "-originals"
 """What the name of the folder with the whole accuracy logs ends in."""
-_RUN = "performance/run_1"
 _REPOSITORY = Path(__file__).resolve().parents[3]
 _SOURCES = ("src", "program", "package", "soft", "script", "module", "README.md", "LICENSE")
 
@@ -152,7 +151,7 @@ class _Writer:
         self, place: Path, scenario: str, runs: ScenarioRuns, labels: list[str]
     ) -> None:
         record = runs.performance.record
-        self._write_logs(place / _RUN, runs.performance)
+        self._write_logs(place / PERFORMANCE_FOLDER, runs.performance)
         self._write_logs(place / "accuracy", runs.accuracy)
         answers = _read_log(runs.accuracy, ACCURACY_LOG)
         self._put_answers(

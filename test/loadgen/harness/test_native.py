@@ -15,7 +15,7 @@ from ck_mlperf.loadgen.harness.native import (
     NativeResponses,
     choose_interface,
 )
-from ck_mlperf.loadgen.one_test import LOG_NAMES
+from ck_mlperf.loadgen.job import LOG_NAMES
 
 # A test of each kind, with all that would be measured given: {scenario, mode, variables}.
 TESTS = {
