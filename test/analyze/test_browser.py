@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,6 +13,8 @@ from synthetic_runs import make_odd_runs, make_run, make_runs
 
 from ck_mlperf.analyze.page import FILTERS, build_page
 from ck_mlperf.analyze.runs import Run
+
+from ..builders.waiting import wait_until
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -356,10 +357,3 @@ def make_many_runs(batches: int):
         for precision in ("fp32", "fp16", "int8")
         for scenario in ("Offline", "SingleStream")
     ]
-
-
-def wait_until(condition, timeout_s: float = 300) -> None:  # only a hang takes so long
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.05)

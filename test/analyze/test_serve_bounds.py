@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import resource
 import socket
-import threading
 import time
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from ck_mlperf.analyze import serve as serve_module
@@ -16,6 +16,7 @@ from ck_mlperf.analyze.rows import Reading
 from ck_mlperf.analyze.serve import ANSWER_S, MOST_CONNECTIONS, LivePage
 
 from ..builders.records import make_json
+from ..builders.waiting import wait_until
 from .test_serve import ask, start_serve
 
 
@@ -65,16 +66,30 @@ def test_an_answer_may_take_longer_than_its_request(save_point, record, serve, m
     assert ANSWER_S > 1
 
 
-def test_connections_are_bounded_and_idle_ones_make_room(hasty):
-    before = threading.active_count()
-    clients = [connect(hasty) for _ in range(MOST_CONNECTIONS + 8)]
-    most = 0
+def test_connections_are_bounded(save_point, record, serve):
+    save_point(record)
+    server = serve()  # which waits for a request for 10 s
+    clients = [connect(server) for _ in range(MOST_CONNECTIONS + 8)]
+    wait_until(lambda: count_taken(server) >= MOST_CONNECTIONS)
+    time.sleep(0.3)  # in which a further one would be taken
+    assert count_taken(server) == MOST_CONNECTIONS
     for client in clients:
-        most = max(most, threading.active_count() - before)
+        client.close()
+    assert ask(server)[0].status == 200
+
+
+def test_idle_connections_make_room(hasty):
+    clients = [connect(hasty) for _ in range(MOST_CONNECTIONS + 8)]
+    for client in clients:
         assert client.recv(1) == b""
         client.close()
-    assert 0 < most <= MOST_CONNECTIONS
     assert ask(hasty)[0].status == 200
+
+
+def count_taken(server) -> int:
+    """The connections to the server that are open on its side, which is in this process."""
+    connections = psutil.Process().net_connections("tcp")
+    return sum(1 for one in connections if one.laddr.port == server.port and one.raddr)
 
 
 @pytest.mark.parametrize(

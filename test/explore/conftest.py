@@ -9,8 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,10 @@ import pytest
 from ck_mlperf.commands import main
 from ck_mlperf.common.errors import run_main
 
+from ..builders.waiting import wait_until
+
 HERE = Path(__file__).resolve().parent
 SRC = HERE.parent.parent / "src"
-TIMEOUT_S = 300  # only a hang takes so long
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -108,13 +108,6 @@ class FakeCk:
     def wait_for_calls(self, count: int, what: str = "begins") -> None:
         """Wait until the fake `ck` has begun or ended so many benchmarks."""
         wait_until(lambda: len(self.list_calls(what)) >= count)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 @pytest.fixture

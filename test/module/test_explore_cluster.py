@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,18 +14,12 @@ import pytest
 
 from ck_mlperf.explore.worker import name_slot
 
+from ..builders.waiting import TIMEOUT_S, wait_until
+
 if TYPE_CHECKING:
     from ..conftest import CkHome
 
 SWEEP = ("--scenario=Offline", "--batch=1,2,4,8,16", "--repetitions=1", "--count=500")
-TIMEOUT_S = 240
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
 
 
 @pytest.mark.slow

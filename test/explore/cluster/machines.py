@@ -7,8 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import distributed
@@ -22,16 +20,10 @@ from ck_mlperf.explore.runs import (
     schedule_run,
 )
 
+from ...builders.waiting import TIMEOUT_S, wait_until
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
-TIMEOUT_S = 300  # only a hang takes so long
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 class Machine:

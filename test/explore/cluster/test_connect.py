@@ -14,7 +14,8 @@ import pytest
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.explore import cluster
 
-from .machines import HERE, Listener, Machine, schedule, wait_until
+from ...builders.waiting import wait_until
+from .machines import HERE, Listener, Machine, schedule
 
 
 @pytest.mark.parametrize("address", ["", "here", "http://a:1", "tcp://a", "tcp://a b:1", "pbs"])

@@ -15,7 +15,8 @@ from ck_mlperf.explore.entry import Entry
 from ck_mlperf.explore.runs import Outcome, ScheduledRun
 from ck_mlperf.results.kept_logs import read_kept
 
-from .machines import ROOT, Listener, schedule, wait_until
+from ...builders.waiting import wait_until
+from .machines import ROOT, Listener, schedule
 
 
 def count_files(entry: Entry) -> int:
