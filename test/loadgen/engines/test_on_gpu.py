@@ -21,6 +21,7 @@ from ck_mlperf.loadgen.engines.onnxruntime_cuda import OnnxRuntimeCuda
 from ck_mlperf.loadgen.engines.tensorrt import TensorRt
 from ck_mlperf.models.recipe import ModelRecipe, load_model_recipe
 from ck_mlperf.tensorrt.api.interface import IoTensor
+from ck_mlperf.tensorrt.key import PlanKey
 
 from .conftest import SIDE
 
@@ -274,15 +275,29 @@ class FakeContext:
             assert error == driver.CUresult.CUDA_SUCCESS
 
 
+KEY = PlanKey(
+    onnx_sha256="1" * 64,
+    source_sha256="2" * 64,
+    recipe_sha256=None,
+    flavour="tensorrt_rtx",
+    version="1",
+    gpu={"compute_capabilities": ["9.0"]},
+    precision="fp32",
+    input="uint8",
+    max_batch=32,
+    opt_batch=32,
+    options={},
+    calibration=None,
+)
+
+
 @pytest.mark.parametrize("captures_graphs", [True, False])
 def test_the_tensorrt_engine_up_to_tensorrt(
     gpu: Gpu, recipe: ModelRecipe, monkeypatch: pytest.MonkeyPatch, captures_graphs: bool
 ) -> None:
     pytest.importorskip("cuda.bindings", reason="NOT RUN: needs cuda-bindings")
     flavour = FakeFlavour(captures_graphs)
-    sidecar = SimpleNamespace(
-        key=SimpleNamespace(flavour="tensorrt_rtx", version="1", input="uint8"), recipe=recipe
-    )
+    sidecar = SimpleNamespace(key=KEY, recipe=recipe)
     targets = []
     monkeypatch.setattr(tensorrt, "read_sidecar", lambda plan: sidecar)
     monkeypatch.setattr(
