@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from ck_mlperf.catalog import registration
-from ck_mlperf.catalog.kernel import SOURCE, Dep
+from ck_mlperf.catalog.kernel import SOURCE, Dep, hook
 from ck_mlperf.catalog.request import ONNX, PLAN, read_request
+from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.tags import split_tags
 
 from ..fakes.kernel import make_catalog
@@ -75,3 +76,29 @@ def test_a_model_that_was_not_converted_has_its_own_tags_only():
     assert set(registration.list_plan_tags(key, recipe)) == {
         "digits", "random", "maxbatch.1", "tensorrt-rtx", "fp32",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ["..", "a b", "$(touch owned)", "a,b", "", "\x1b[2J", "a" * 65])
+def test_what_a_file_says_becomes_a_tag_only_if_it_can_be_one(odd):
+    tags = ["model"]
+    with pytest.raises(UserError, match="cannot be a tag"):
+        registration.add_tags(tags, ["int8", odd])
+    assert tags == ["model"]
+
+
+@pytest.mark.parametrize("place", ["full_path", "customize"])
+@pytest.mark.parametrize("path", ["/data/$(touch owned)", "/data/`x`", '/a"b', "/a;b", "/a\nb"])
+def test_a_path_that_a_script_cannot_carry_is_refused(place, path, capsys):
+    called = []
+    request = {"full_path": path} if place == "full_path" else {"customize": {"full_path": path}}
+    with pytest.raises(SystemExit) as ended:
+        hook(called.append)(request)
+    assert ended.value.code == 2
+    assert "mean something to a shell" in capsys.readouterr().err
+    assert not called
+
+
+def test_a_path_with_a_space_is_taken():
+    assert hook(lambda i: i["full_path"])({"full_path": "/data/My Images/é_1.5~"}) == (
+        "/data/My Images/é_1.5~"
+    )

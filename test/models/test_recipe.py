@@ -152,6 +152,14 @@ def test_what_is_missing_is_listed_with_a_template(model):
         {"max_batch": "32"},
         {"weights": "good"},
         {"name": ""},
+        {"name": "../../../.."},
+        {"name": "..", "weights": "random"},
+        {"name": "$(touch owned)"},
+        {"name": "a,b"},
+        {"name": "a\n"},
+        {"name": "\x1b[2J"},
+        {"name": "a" * 65},
+        {"name": 1},
         {"means": [1, 2, 3]},
         {"image": 224},
         {"image": REST["image"] | {"crop": 2}},
@@ -166,6 +174,16 @@ def test_a_bad_value_is_an_error_that_names_the_json(model, changes):
     write_recipe(model, **changes)
     with pytest.raises(UserError, match=r"tiny\.json"):
         load_model_recipe(model)
+
+
+def test_a_file_whose_name_cannot_be_the_models_needs_another(model):
+    odd = model.rename(model.with_name("tiny $(touch owned).onnx"))
+    write_recipe(odd)
+    stated = json.loads(odd.with_suffix(".json").read_text())
+    with pytest.raises(UserError, match=r'(?s)tiny \$\(touch.*write a "name" into'):
+        load_model_recipe(odd)
+    odd.with_suffix(".json").write_text(json.dumps(stated | {"name": "t" * 64}))
+    assert load_model_recipe(odd).name == "t" * 64
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "mean: 3", "\x00"])

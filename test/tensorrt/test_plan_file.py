@@ -206,6 +206,8 @@ def test_sidecar_that_is_none(write, name):
         ("recipe.classes", 0),
         ("recipe.labels_offset", 7),
         ("recipe.input", {"name": "x"}),
+        ("recipe.name", "../../.."),
+        ("recipe.name", "$(touch owned)"),
         ("recipe.input.dtype", "int8"),  # without a step
         ("recipe.input.step", 0.5),  # of a type that has none
         ("recipe.mean", [1, 2]),

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.shell import is_plain
 from ck_mlperf.common.tags import join_tags, split_tags
 
 SOURCE = Path(__file__).resolve().parents[2]
@@ -63,6 +64,7 @@ def hook(function: Callable[[Request], _Result]) -> Callable[[Request], _Result]
     @functools.wraps(function)
     def call(i: Request) -> _Result:
         try:
+            _check_path(i)
             return function(i)
         except UserError as error:
             fail(error)
@@ -70,6 +72,17 @@ def hook(function: Callable[[Request], _Result]) -> Callable[[Request], _Result]
             fail("interrupted", code=130)
 
     return call
+
+
+def _check_path(i: Request) -> None:
+    """Refuse a file or folder whose path CK would write, unquoted, into a script of its own."""
+    for path in (i.get("full_path"), (i.get("customize") or {}).get("full_path")):
+        if isinstance(path, str) and not is_plain(path):
+            raise UserError(
+                f"CK writes paths into scripts, and {path!r} has characters that mean something to "
+                "a shell: want letters, digits, spaces and any of ./:,=+@%~_- only. Rename it, or "
+                "make a link with a plain name"
+            )
 
 
 @dataclass(frozen=True)

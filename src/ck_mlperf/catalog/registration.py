@@ -13,6 +13,8 @@ from typing import Any
 from ck_mlperf.catalog.kernel import Catalog, Dep, dep_python
 from ck_mlperf.catalog.request import CONVERTED, list_option_tags, max_batch_tag
 from ck_mlperf.catalog.step import identify_path
+from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.tags import NAME_RULE, is_name
 from ck_mlperf.images.layout import arrange_images
 from ck_mlperf.tensorrt.names import make_flavour_tag
 from ck_mlperf.tensorrt.plan_file import read_sidecar
@@ -115,7 +117,10 @@ def list_plan_tags(key: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[st
 
 
 def add_tags(tags: list[str], own: list[str]) -> None:
-    """Add to CK's list of tags those that it has not yet."""
+    """Add to CK's list of tags those that it has not yet. Raises UserError on what is no tag."""
+    odd = [tag for tag in own if not is_name(tag)]
+    if odd:
+        raise UserError(f"{odd[0]!r} cannot be a tag: want {NAME_RULE}")
     tags.extend(tag for tag in own if tag not in tags)
 
 

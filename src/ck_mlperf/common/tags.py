@@ -9,6 +9,15 @@ from collections.abc import Iterable
 # installed. In a request they would ask for that version on that host.
 _CK_TAG = re.compile(r"(host|target)-os-.*|\d+bits|v\d+(\.\w+)*|tmp")
 
+# A name that anybody chose becomes part of paths, of tags and of the scripts that CK writes.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAME_RULE = "1 to 64 letters, digits, '.', '_' or '-', the first a letter or a digit"
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` keeps to NAME_RULE: for names of models, and tags made of what a file says."""
+    return _NAME.fullmatch(text) is not None
+
 
 def split_tags(text: str) -> set[str]:
     """The tags of a list such as 'model,onnx'; spaces around them do not count."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ck_mlperf.common.errors import UserError, run_main
 from ck_mlperf.common.files import hash_file
+from ck_mlperf.common.tags import NAME_RULE, is_name
 from ck_mlperf.images.dataset import DATASET_CLASSES
 from ck_mlperf.images.recipe import CHANNEL_ORDERS, INTERPOLATIONS, ImageRecipe
 from ck_mlperf.models.onnx_facts import read_onnx_facts
@@ -183,7 +184,12 @@ def load_model_recipe(onnx_path: Path) -> ModelRecipe:
         "max_batch": None,
         "weights": "trained",
     }
-    values = defaults | stated | facts
+    values: dict[str, Any] = defaults | stated | facts
+    if not is_name(values["name"]):
+        raise UserError(
+            f"the model's name would be that of its file, {onnx_path.stem!r}: want {NAME_RULE}. "
+            f'Rename the file, or write a "name" into {json_path}'
+        )
     missing = [key for key in KEYS if key not in values]
     if missing:
         raise UserError(_describe_missing(onnx_path, json_path, values, missing))
@@ -308,7 +314,9 @@ def _describe_wish(key: str, value: Any) -> str | None:
         # A bool is an int in Python: True must not pass for format 1.
         fits = not isinstance(value, bool) and value in CHOICES[key]
         return None if fits else " or ".join(map(repr, CHOICES[key]))
-    if key in ("name", "input.name", "output.name"):
+    if key == "name":
+        return None if isinstance(value, str) and is_name(value) else NAME_RULE
+    if key in ("input.name", "output.name"):
         return None if isinstance(value, str) and value else "a text"
     if key == "classes":
         return None if is_count else "a whole number, 1 or more"

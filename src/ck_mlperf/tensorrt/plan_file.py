@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.files import hash_file, write_file
+from ck_mlperf.common.tags import is_name
 from ck_mlperf.models.recipe import CHOICES, ModelRecipe
 from ck_mlperf.tensorrt.api.interface import IoTensor
 from ck_mlperf.tensorrt.key import (
@@ -261,7 +262,9 @@ def _parse_recipe(data: Any) -> ModelRecipe:
             fits = value in choices and not isinstance(value, bool)
         elif name in ("classes", "max_batch"):
             fits = type(value) is int and value >= 1
-        elif name in ("name", "input.name", "output.name"):
+        elif name == "name":
+            fits = isinstance(value, str) and is_name(value)
+        elif name in ("input.name", "output.name"):
             fits = isinstance(value, str) and bool(value)
         elif name in ("mean", "scale"):
             fits = len(value) == 3
