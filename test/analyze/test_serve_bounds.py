@@ -16,7 +16,7 @@ from ck_mlperf.analyze.rows import Reading
 from ck_mlperf.analyze.serve import ANSWER_S, MOST_CONNECTIONS, LivePage
 
 from ..builders.records import make_json
-from ..builders.waiting import wait_until
+from ..builders.waiting import TIMEOUT_S, wait_until
 from .test_serve import ask, start_serve
 
 
@@ -68,7 +68,7 @@ def test_an_answer_may_take_longer_than_its_request(save_point, record, serve, m
 
 def test_connections_are_bounded(save_point, record, serve):
     save_point(record)
-    server = serve()  # which waits for a request for 10 s
+    server = serve(header_s=TIMEOUT_S)
     clients = [connect(server) for _ in range(MOST_CONNECTIONS + 8)]
     wait_until(lambda: count_taken(server) >= MOST_CONNECTIONS)
     time.sleep(0.3)  # in which a further one would be taken

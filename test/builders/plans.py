@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ck_mlperf.tensorrt.api import find_version
 from ck_mlperf.tensorrt.build import build_plan
+from ck_mlperf.tensorrt.key import PlanKey
 from ck_mlperf.tensorrt.plan_file import read_sidecar
 from ck_mlperf.tensorrt.request import BuildRequest
 
@@ -26,6 +27,20 @@ SIDE = 8
 CHANNELS = 4
 CLASSES = 10
 A100 = ("NVIDIA A100-SXM4-80GB", "8.0")
+KEY = PlanKey(
+    onnx_sha256="1" * 64,
+    source_sha256="2" * 64,
+    recipe_sha256=None,
+    flavour="tensorrt_rtx",
+    version="1.7.1.116",
+    gpu={"compute_capabilities": ["8.6", "8.9"]},
+    precision="int8",
+    input="uint8",
+    max_batch=32,
+    opt_batch=16,
+    options={"flags": ["TF32"], "workspace_bytes": None},
+    calibration={"images_sha256": "3" * 64, "count": 150, "method": "minmax"},
+)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from ck_mlperf.tensorrt.key import (
     explain_reuse,
 )
 
-from .conftest import KEY
+from ..builders.plans import KEY
 
 
 def test_a_key_is_read_as_written():

@@ -24,7 +24,7 @@ from ck_mlperf.tensorrt.plan_file import (
     write_plan,
 )
 
-from .conftest import KEY
+from ..builders.plans import KEY
 
 CONTENT = bytes(range(256)) * 40
 ADA = Gpu("NVIDIA GeForce RTX 4090", "8.9")

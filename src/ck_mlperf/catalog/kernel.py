@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.common.shell import is_plain
+from ck_mlperf.common.shell import PLAIN_RULE, is_plain
 from ck_mlperf.common.tags import join_tags, split_tags
 
 SOURCE = Path(__file__).resolve().parents[2]
@@ -75,13 +75,12 @@ def hook(function: Callable[[Request], _Result]) -> Callable[[Request], _Result]
 
 
 def _check_path(i: Request) -> None:
-    """Refuse a file or folder whose path CK would write, unquoted, into a script of its own."""
+    """Raise UserError for a path that the scripts that CK writes it into would interpret."""
     for path in (i.get("full_path"), (i.get("customize") or {}).get("full_path")):
         if isinstance(path, str) and not is_plain(path):
             raise UserError(
                 f"CK writes paths into scripts, and {path!r} has characters that mean something to "
-                "a shell: want letters, digits, spaces and any of ./:,=+@%~_- only. Rename it, or "
-                "make a link with a plain name"
+                f"a shell: want {PLAIN_RULE}. Rename it, or make a link with a plain name"
             )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # In double quotes at most: CK adds them where there is a space.
 _PLAIN = re.compile(r"[\w./:,=+@%~ -]*")
+PLAIN_RULE = "letters, digits, spaces and any of ./:,=+@%~_-"
 
 
 def is_plain(text: str) -> bool:

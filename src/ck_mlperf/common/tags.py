@@ -14,9 +14,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NAME_RULE = "1 to 64 letters, digits, '.', '_' or '-', the first a letter or a digit"
 
 
-def is_name(text: str) -> bool:
-    """Whether `text` keeps to NAME_RULE: for names of models, and tags made of what a file says."""
-    return _NAME.fullmatch(text) is not None
+def is_name(value: object) -> bool:
+    """Whether it is a text that keeps to NAME_RULE, as models' names and tags of ours must."""
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
 def split_tags(text: str) -> set[str]:

@@ -184,7 +184,7 @@ def load_model_recipe(onnx_path: Path) -> ModelRecipe:
         "max_batch": None,
         "weights": "trained",
     }
-    values: dict[str, Any] = defaults | stated | facts
+    values = defaults | stated | facts
     if not is_name(values["name"]):
         raise UserError(
             f"the model's name would be that of its file, {onnx_path.stem!r}: want {NAME_RULE}. "
@@ -315,7 +315,7 @@ def _describe_wish(key: str, value: Any) -> str | None:
         fits = not isinstance(value, bool) and value in CHOICES[key]
         return None if fits else " or ".join(map(repr, CHOICES[key]))
     if key == "name":
-        return None if isinstance(value, str) and is_name(value) else NAME_RULE
+        return None if is_name(value) else NAME_RULE
     if key in ("input.name", "output.name"):
         return None if isinstance(value, str) and value else "a text"
     if key == "classes":

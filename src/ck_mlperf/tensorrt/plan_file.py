@@ -263,7 +263,7 @@ def _parse_recipe(data: Any) -> ModelRecipe:
         elif name in ("classes", "max_batch"):
             fits = type(value) is int and value >= 1
         elif name == "name":
-            fits = isinstance(value, str) and is_name(value)
+            fits = is_name(value)
         elif name in ("input.name", "output.name"):
             fits = isinstance(value, str) and bool(value)
         elif name in ("mean", "scale"):

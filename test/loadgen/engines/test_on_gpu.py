@@ -21,8 +21,8 @@ from ck_mlperf.loadgen.engines.onnxruntime_cuda import OnnxRuntimeCuda
 from ck_mlperf.loadgen.engines.tensorrt import TensorRt
 from ck_mlperf.models.recipe import ModelRecipe, load_model_recipe
 from ck_mlperf.tensorrt.api.interface import IoTensor
-from ck_mlperf.tensorrt.key import PlanKey
 
+from ...builders.plans import KEY
 from .conftest import SIDE
 
 FIRST_BYTE = """
@@ -273,22 +273,6 @@ class FakeContext:
             *driver.cuMemcpy2DAsync(copy, stream),
         ):
             assert error == driver.CUresult.CUDA_SUCCESS
-
-
-KEY = PlanKey(
-    onnx_sha256="1" * 64,
-    source_sha256="2" * 64,
-    recipe_sha256=None,
-    flavour="tensorrt_rtx",
-    version="1",
-    gpu={"compute_capabilities": ["9.0"]},
-    precision="fp32",
-    input="uint8",
-    max_batch=32,
-    opt_batch=32,
-    options={},
-    calibration=None,
-)
 
 
 @pytest.mark.parametrize("captures_graphs", [True, False])
