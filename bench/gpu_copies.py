@@ -130,7 +130,7 @@ def measure_ways() -> dict[str, Any]:
             samples.copy_each(rows, places[slot], streams[slot])
 
         def copy_batched(slot: int, rows: Sequence[int]) -> None:
-            samples.copy_batched(rows, places[slot], streams[slot])
+            samples.copy_batch(rows, places[slot], streams[slot])
 
         def gather_on_host(slot: int, rows: Sequence[int]) -> None:
             batch = staged[slot].array[: len(rows)]

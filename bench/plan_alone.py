@@ -61,15 +61,17 @@ class Alone(TensorRt):
         return lambda: context.execute(lane.stream.handle)
 
 
-def time_alone(plan: Path, device: int, images: np.ndarray, batch: int) -> dict[int, float]:
-    """Samples per second of the plan alone, by the number of streams."""
+def time_alone(
+    plan: Path, device: int, images: np.ndarray, batch: int, seconds: float = 1.5
+) -> dict[int, float]:
+    """Samples per second of the plan alone, by the number of streams, `seconds` for each."""
     rates = {}
     engine = Alone(plan, device=device)
     with engine:
         held = engine.hold(images, batch)
         with engine._gpu as gpu:
             for streams in range(1, len(held) + 1):
-                rates[streams] = time_streams(gpu, held[:streams], batch, seconds=1.5)
+                rates[streams] = time_streams(gpu, held[:streams], batch, seconds)
     return rates
 
 

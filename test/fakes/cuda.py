@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from types import SimpleNamespace
 from typing import Any
 
@@ -50,6 +51,12 @@ class FakeCuda:
     def __init__(self) -> None:
         self.most_bytes = 1 << 40
         """A larger allocation fails."""
+
+    def get_driver_version(self) -> int:
+        return 12080
+
+    def memcpy_htod_async(self, target: int, array: np.ndarray, stream: Any) -> None:
+        ctypes.memmove(target, array.ctypes.data, array.nbytes)
 
     def mem_get_info(self) -> tuple[int, int]:
         return 1_000_000_000, 2_000_000_000

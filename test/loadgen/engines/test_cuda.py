@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,11 +13,11 @@ import pytest
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.loadgen.engines import cuda
-from ck_mlperf.loadgen.engines.cuda import Graph
+from ck_mlperf.loadgen.engines.cuda import Graph, PinnedSamples
 from ck_mlperf.loadgen.engines.cuda_engine import CudaEngine, Slot
 from ck_mlperf.models.recipe import ModelRecipe
 
-from ...fakes.cuda import FakeGpu, FakeMemoryError
+from ...fakes.cuda import FakeCuda, FakeGpu, FakeMemoryError
 from .conftest import SIDE
 
 
@@ -97,6 +98,36 @@ class FakeDriver:
             return (error, *given.get(name, ()))
 
         return call
+
+
+def copy_at_once(
+    targets: Any, sources: Any, sizes: Any, count: int, attributes: Any, first: Any, *rest: Any
+) -> int:
+    """cuMemcpyBatchAsync on the host, as cuda.h declares it."""
+    sets, failed, stream = rest
+    assert (attributes[0], first[0], sets, stream) == (1, 0, 1, 7)
+    failed[0] = 0
+    for target, source, size in zip(targets[:count], sources[:count], sizes[:count], strict=True):
+        ctypes.memmove(target, source, size)
+    return 0
+
+
+@pytest.mark.parametrize("rows", [(3, 1, 1, 0), [2, 0], np.array([5, 3, 4]), (0, 2) * 5])
+def test_a_batched_copy_hands_over_what_cuda_declares(
+    monkeypatch: pytest.MonkeyPatch, rows: Any
+) -> None:
+    words, size = ctypes.POINTER(ctypes.c_uint64), ctypes.c_size_t
+    ints, pointer = ctypes.POINTER(ctypes.c_int), ctypes.c_void_p
+    types = (ctypes.c_int, words, words, words, size, ints, words, size, words, pointer)
+    library = SimpleNamespace(cuMemcpyBatchAsync=ctypes.CFUNCTYPE(*types)(copy_at_once))
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    cuda = FakeCuda()
+    samples = PinnedSamples(cuda, 6, (2, 3), np.dtype(np.uint8))
+    samples.array[:] = np.arange(36).reshape(6, 2, 3)
+    target = np.full((12, 2, 3), 99, np.uint8)
+    samples.copy_batch(rows, samples.place(target.ctypes.data, 12), SimpleNamespace(handle=7))
+    assert (target[: len(rows)] == samples.array[list(rows)]).all()
+    assert (target[len(rows) :] == 99).all()
 
 
 @pytest.fixture

@@ -107,7 +107,6 @@ def test_each_way_brings_the_right_samples(gpu: Gpu, side: int, count: int) -> N
             (np.array(rows), samples.copy_batch),
             (range(64 - count, 64), samples.copy_batch),
             (rows, samples.copy_each),
-            (rows, samples.copy_batched),
         ]:
             gpu.cuda.memset_d8(target, 7, images.nbytes)
             way(chosen, places, stream)

@@ -5,6 +5,8 @@ docs/gpu.md has the measurements behind the ways of copying; `make bench-gpu` re
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +14,28 @@ import numpy as np
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.loadgen.engines.rows import are_neighbours
-from ck_mlperf.machine.gpus import list_cuda_devices
+from ck_mlperf.machine.gpus import CUDA_LIBRARY, list_cuda_devices
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # The first driver with cuMemcpyBatchAsync, as cuDriverGetVersion gives it.
 _BATCHED_COPY_SINCE = 12080
+# The driver's queues to a GPU. By default streams share eight: two networks whose streams share one
+# run one after the other. The driver reads the variable when a context is made.
+_QUEUES = ("CUDA_DEVICE_MAX_CONNECTIONS", "32")
+_SOURCES_IN_STREAM_ORDER = 1  # CU_MEMCPY_SRC_ACCESS_ORDER_STREAM
+
+
+class _CopyAttributes(ctypes.Structure):
+    """CUmemcpyAttributes of cuda.h; the hints, of where the memory is, are for managed memory."""
+
+    _fields_ = (
+        ("srcAccessOrder", ctypes.c_int),
+        ("srcLocHint", ctypes.c_int * 2),
+        ("dstLocHint", ctypes.c_int * 2),
+        ("flags", ctypes.c_uint),
+    )
 
 
 class Gpu:
@@ -30,6 +47,7 @@ class Gpu:
 
     def __init__(self, ordinal: int) -> None:
         """Raises UserError without pycuda, without a driver, and without this GPU."""
+        os.environ.setdefault(*_QUEUES)
         count = len(list_cuda_devices())
         if ordinal >= count:
             raise UserError(
@@ -104,68 +122,81 @@ class PinnedSamples:
         self.address = self._pinned.address
         self._row_bytes = int(np.prod(shape)) * dtype.itemsize
         self._rows = list(self.array)  # a view each, made outside the timed path
-        self._batched = cuda.get_driver_version() >= _BATCHED_COPY_SINCE
-        if self._batched:
-            self._driver = driver = import_cuda_bindings()
-            base = self.array.ctypes.data
-            self._sources = [
-                driver.CUdeviceptr(base + row * self._row_bytes) for row in range(count)
-            ]
-            self._attributes = driver.CUmemcpyAttributes()
-            self._attributes.srcAccessOrder = (
-                driver.CUmemcpySrcAccessOrder.CU_MEMCPY_SRC_ACCESS_ORDER_STREAM
-            )
+        self._batched: _BatchedCopies | None = None
+        if cuda.get_driver_version() >= _BATCHED_COPY_SINCE:
+            sources = self.place(self.array.ctypes.data, count)
+            self._batched = _BatchedCopies(sources, self._row_bytes)
 
-    def place(self, address: int, count: int) -> Sequence[Any]:
-        """The places of a batch of up to `count` samples in device memory, for `copy_batch`."""
-        addresses = range(address, address + count * self._row_bytes, self._row_bytes)
-        return [self._driver.CUdeviceptr(a) for a in addresses] if self._batched else addresses
+    def place(self, address: int, count: int) -> NDArray[np.uint64]:
+        """The places of a batch of up to `count` samples in device memory, uint64 [count]."""
+        places = np.arange(count, dtype=np.uint64)
+        places *= self._row_bytes
+        places += address
+        return places
 
     def list_addresses(self) -> NDArray[np.uint64]:
         """Each sample's address, as the GPU sees it: uint64 [count]."""
-        end = self.address + len(self.array) * self._row_bytes
-        return np.arange(self.address, end, self._row_bytes, dtype=np.uint64)
+        return self.place(self.address, len(self.array))
 
-    def copy_batch(self, rows: Sequence[int], places: Sequence[Any], stream: Any) -> None:
+    def copy_batch(self, rows: Sequence[int], places: NDArray[np.uint64], stream: Any) -> None:
         """Start the copy of `rows` to the first of `places`, on `stream`."""
         count, first = len(rows), rows[0]
         if count == 1:
             self._copy(int(places[0]), self._rows[first], stream)
         elif are_neighbours(rows):
             self._copy(int(places[0]), self.array[first : first + count], stream)
-        elif isinstance(rows, np.ndarray):  # Python's numbers index lists faster
-            self.copy_batch(rows.tolist(), places, stream)
-        elif self._batched:
-            self.copy_batched(rows, places, stream)
+        elif self._batched is not None:
+            self._batched.start(rows, places, stream)
         else:
             self.copy_each(rows, places, stream)
 
-    def copy_each(self, rows: Sequence[int], places: Sequence[Any], stream: Any) -> None:
+    def copy_each(self, rows: Sequence[int], places: NDArray[np.uint64], stream: Any) -> None:
         """As `copy_batch`, by a copy per sample."""
-        for row, place in zip(rows, places, strict=False):
-            self._copy(int(place), self._rows[row], stream)
-
-    def copy_batched(self, rows: Sequence[int], places: Sequence[Any], stream: Any) -> None:
-        """As `copy_batch`, by cuMemcpyBatchAsync."""
-        count = len(rows)
-        error, *_ = self._driver.cuMemcpyBatchAsync(
-            places[:count],
-            list(map(self._sources.__getitem__, rows)),
-            [self._row_bytes] * count,
-            count,
-            [self._attributes],
-            [0],
-            1,
-            self._driver.CUstream(stream.handle),
-        )
-        if error != self._driver.CUresult.CUDA_SUCCESS:
-            raise RuntimeError(f"cuMemcpyBatchAsync: {error.name}")
+        for row, place in zip(rows, places.tolist(), strict=False):
+            self._copy(place, self._rows[row], stream)
 
     def free(self) -> None:
         """Release the memory; no copy may be under way."""
         self._rows = []
         self.array = np.empty(0, self.array.dtype)
         self._pinned.free()
+
+
+class _BatchedCopies:
+    """Copies of a batch by one call of cuMemcpyBatchAsync.
+
+    By ctypes, with addresses in numpy's arrays: NVIDIA's Python bindings convert each sample's by
+    itself, which takes a microsecond a sample.
+    """
+
+    def __init__(self, sources: NDArray[np.uint64], row_bytes: int) -> None:
+        """sources: address of each sample in pinned memory, uint64 [count]."""
+        self._start = ctypes.CDLL(CUDA_LIBRARY).cuMemcpyBatchAsync
+        pointer, size = ctypes.c_void_p, ctypes.c_size_t
+        # Addresses of targets, sources and sizes, their count, attributes, which of them begin
+        # where, their count, where the index of one that failed goes, stream. Since CUDA 13 the
+        # header's name means cuMemcpyBatchAsync_v2, without the last but one; the library has both.
+        self._start.argtypes = (*[pointer] * 3, size, *[pointer] * 2, size, pointer, pointer)
+        self._sources = sources
+        self._sizes = np.full(len(sources), row_bytes, np.uint64)
+        attributes, first, failed = _CopyAttributes(_SOURCES_IN_STREAM_ORDER), size(0), size(0)
+        self._more = (ctypes.byref(attributes), ctypes.byref(first), 1, ctypes.byref(failed))
+
+    def start(self, rows: Sequence[int], places: NDArray[np.uint64], stream: Any) -> None:
+        """Start the copy of `rows` to the first of `places`, on `stream`."""
+        sources = self._sources.take(rows)
+        if len(sources) > len(self._sizes):  # more than there are: some come more than once
+            self._sizes = np.full(len(sources), self._sizes[0])
+        error = self._start(
+            places.ctypes.data,
+            sources.ctypes.data,
+            self._sizes.ctypes.data,
+            len(sources),
+            *self._more,
+            stream.handle,
+        )
+        if error:
+            raise RuntimeError(f"cuMemcpyBatchAsync: CUDA's error {error}")
 
 
 class Graph:

@@ -46,7 +46,7 @@ class Slot:
         """Device address of the samples of the largest batch, as they are in pinned memory."""
         self.output = 0
         """Device address of its output tensor: of `answers`."""
-        self.places: Sequence[Any]
+        self.places: NDArray[np.uint64]
         """Device address of each sample of the largest batch."""
         self.answers: NDArray[Any]
         """The output, in pinned memory. Copying it from the device would cost 50 microseconds."""

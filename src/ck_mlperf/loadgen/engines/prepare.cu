@@ -44,16 +44,41 @@ extern "C" __global__ void prepare_1_NCHW(const uint4 *const *__restrict__ sampl
     }
 }
 
+// Where a pixel's colours are next to each other, a thread's 16 pixels of output are far from those of its neighbours.
+// So a block puts what its threads read into shared memory, and its neighbouring threads write neighbouring 16 bytes:
+// UNIT pixels from bytes[0] on, to *target.
+#define BLOCK 128
+#define TAKE(byte, colour) ((u32)shared[(colour) * 256 + bytes[byte]])
+#define FOR_EACH_UNIT(T, UNIT)                                                           \
+    __shared__ T shared[768];                                                            \
+    __shared__ uint4 stage[BLOCK * 3];                                                   \
+    for (u32 i = threadIdx.x; i < 768; i += BLOCK) shared[i] = table[i];                 \
+    const u32 pieces = area / 16, total = count * pieces;                                \
+    for (u32 first = blockIdx.x * BLOCK; first < total; first += gridDim.x * BLOCK) {    \
+        const u32 at = first + threadIdx.x;                                              \
+        __syncthreads();                                                                 \
+        if (at < total) {                                                                \
+            const uint4 *from = samples[at / pieces] + at % pieces * 3;                  \
+            const uint4 a = from[0], b = from[1], c = from[2];                           \
+            stage[threadIdx.x * 3] = a;                                                  \
+            stage[threadIdx.x * 3 + 1] = b;                                              \
+            stage[threadIdx.x * 3 + 2] = c;                                              \
+        }                                                                                \
+        __syncthreads();                                                                 \
+        const u32 units = min(total - first, BLOCK) * (16 / UNIT);                       \
+        _Pragma("unroll 4")                                                              \
+        for (u32 unit = threadIdx.x; unit < units; unit += BLOCK) {                      \
+            const u8 *bytes = (const u8 *)stage + unit * (3 * UNIT);                     \
+            uint4 *target = out + (size_t)first * (16 / UNIT) + unit;
+
 // One byte, a pixel's colours and a zero next to each other.
 extern "C" __global__ void prepare_1_CHW4(const uint4 *const *__restrict__ samples, const u8 *table, uint4 *out, u32 count, u32 area) {
-    FOR_EACH_16_PIXELS(u8)
-#pragma unroll
-        for (u32 i = 0; i < 4; i++) {
+    FOR_EACH_UNIT(u8, 4)
             u32 made[4];
 #pragma unroll
-            for (u32 j = 0; j < 4; j++)
-                made[j] = LOOK_UP(i * 4 + j, 0) | LOOK_UP(i * 4 + j, 1) << 8 | LOOK_UP(i * 4 + j, 2) << 16;
-            out[(size_t)at * 4 + i] = make_uint4(made[0], made[1], made[2], made[3]);
+            for (u32 i = 0; i < 4; i++)
+                made[i] = TAKE(i * 3, 0) | TAKE(i * 3 + 1, 1) << 8 | TAKE(i * 3 + 2, 2) << 16;
+            *target = make_uint4(made[0], made[1], made[2], made[3]);
         }
     }
 }
@@ -76,20 +101,17 @@ extern "C" __global__ void prepare_2_NCHW(const uint4 *const *__restrict__ sampl
 
 // Two bytes, a pixel's colours and a zero next to each other.
 extern "C" __global__ void prepare_2_CHW4(const uint4 *const *__restrict__ samples, const u16 *table, uint4 *out, u32 count, u32 area) {
-    FOR_EACH_16_PIXELS(u16)
-#pragma unroll
-        for (u32 i = 0; i < 16; i += 2)
-            out[(size_t)at * 8 + i / 2] = make_uint4(
-                LOOK_UP(i, 0) | LOOK_UP(i, 1) << 16, LOOK_UP(i, 2), LOOK_UP(i + 1, 0) | LOOK_UP(i + 1, 1) << 16, LOOK_UP(i + 1, 2));
+    FOR_EACH_UNIT(u16, 2)
+            *target = make_uint4(TAKE(0, 0) | TAKE(1, 1) << 16, TAKE(2, 2), TAKE(3, 0) | TAKE(4, 1) << 16, TAKE(5, 2));
+        }
     }
 }
 
 // Two bytes, a pixel's colours and five zeros next to each other.
 extern "C" __global__ void prepare_2_HWC8(const uint4 *const *__restrict__ samples, const u16 *table, uint4 *out, u32 count, u32 area) {
-    FOR_EACH_16_PIXELS(u16)
-#pragma unroll
-        for (u32 i = 0; i < 16; i++)
-            out[(size_t)at * 16 + i] = make_uint4(LOOK_UP(i, 0) | LOOK_UP(i, 1) << 16, LOOK_UP(i, 2), 0, 0);
+    FOR_EACH_UNIT(u16, 1)
+            *target = make_uint4(TAKE(0, 0) | TAKE(1, 1) << 16, TAKE(2, 2), 0, 0);
+        }
     }
 }
 
