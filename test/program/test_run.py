@@ -34,7 +34,7 @@ def test_default_run_is_accurate_and_says_what_it_is(ck):
     assert record["engine"]["name"] == "onnxruntime-cpu"
     assert record["dataset"]["name"] == "digits"
     assert record["model"]["name"] == "digits"
-    about = (ck.tmp / "report.txt").read_text().splitlines()[0]
+    about = (ck.tmp / "report.txt").read_text().splitlines()[1]
     assert "digits" in about
     assert "not ImageNet" in about
     assert "not TensorRT" in about

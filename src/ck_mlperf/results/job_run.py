@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
@@ -34,7 +35,7 @@ from ck_mlperf.results.build import (
 )
 from ck_mlperf.results.logs import read_answers, read_result
 from ck_mlperf.results.record import Accuracy, Record
-from ck_mlperf.results.report import describe_run, format_report
+from ck_mlperf.results.report import TEXT_WIDTH, WIDTH, format_report
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 LOG_DIR = Path()
@@ -70,10 +71,13 @@ def _run_alone(path: Path, program: str) -> None:
 def run_and_report(job: Job, program: str) -> None:
     """Run the job; leave the record and the report, and print the report."""
     record = run_job(job, program)
-    report = format_report(record, job.settings.silent, job.settings.verbose)
-    write_file(Path(REPORT), report)
+    detail = job.settings.silent, job.settings.verbose
+    write_file(Path(REPORT), format_report(record, *detail))
     write_record(record, Path(RECORD))
-    print(report.partition("\n")[2], end="")  # its first line was printed before the test
+    width, colour = TEXT_WIDTH, False
+    if sys.stdout.isatty():
+        width, colour = shutil.get_terminal_size().columns, not os.environ.get("NO_COLOR")
+    print(format_report(record, *detail, max(width, WIDTH), colour), end="")
     sys.stdout.flush()  # at the interpreter's end an error would come too late to be one
 
 
@@ -94,7 +98,6 @@ def run_job(job: Job, program: str) -> Record:
         for engine in engines:
             opened.enter_context(engine)
         described_engine = describe_engine(engines, settings.batch_size)
-        print(describe_run(dataset, model, described_engine), flush=True)
         for note in job.settings.conf_notes:
             print(note, flush=True)
         if reason:

@@ -1,19 +1,24 @@
-"""What a run prints: what ran, the accuracy, the latencies, what disturbed them, the verdicts.
+"""What a run prints: its figure, what ran, accuracy, latencies, what disturbed them, the verdicts.
 
-Plain ASCII.
+Plain ASCII, and on a terminal colours.
 """
 
 from __future__ import annotations
 
-import textwrap
+import re
 from collections.abc import Iterator
 
 from ck_mlperf.loadgen.engines.registry import find_by_name
 from ck_mlperf.results.record import Accuracy, Dataset, Engine, Model, Record
 from ck_mlperf.results.rules import has_whole_list, is_whole_validation_set
-from ck_mlperf.results.verdicts import Check, LoadgenVerdict, RulesVerdict, Verdicts
+from ck_mlperf.results.rules_text import describe_rules, list_rules, wrap
+from ck_mlperf.results.verdicts import LoadgenVerdict, RulesVerdict, Verdicts
 
 WIDTH = 80
+"""Of the table of latencies."""
+TEXT_WIDTH = 120
+TODAYS_STREAMS = 8
+"""Samples per query of MultiStream since MLPerf Inference v2.0."""
 _RULE = "-" * WIDTH
 # What is not in the registry is not TensorRT, and says so.
 _UNKNOWN = "{name} {version} on {device} (not TensorRT)"
@@ -22,12 +27,21 @@ _ROWS = {
     "median": "p50",
     "average": "mean",
     "90 percentile": "p90",
+    "99 percentile": "p99",
+    "99.9 percentile": "p99_9",
     "max": "max",
 }
+_TAILS = ("p99", "p99_9")
+_JUDGED_BY_TAIL = ("MultiStream", "Server")
+_JUDGED_BY = {"SingleStream": "p90", "MultiStream": "p99"}
+# Where a query has the machine to itself, its latency is also a rate.
+_HAS_RATE = ("SingleStream", "MultiStream")
+_VERDICT = re.compile(r"\b(IN)?VALID\b")
+_GREEN, _RED, _DEFAULT, _BOLD, _PLAIN = (f"\x1b[{code}m" for code in (32, 31, 39, 1, 0))
 
 
 def describe_run(dataset: Dataset, model: Model, engine: Engine) -> str:
-    """The first line of a run: which images, which network in which precision, on what."""
+    """One line: which images, which network in which precision, on what."""
     known = find_by_name(engine.name)
     form = known.title if known else _UNKNOWN
     ran_on = form.format(name=engine.name, version=engine.version, device=engine.device)
@@ -36,27 +50,96 @@ def describe_run(dataset: Dataset, model: Model, engine: Engine) -> str:
     return f"{_describe_images(dataset)} | model {network}{weights} on {ran_on}"
 
 
-def format_report(record: Record, silent: bool = False, verbose: bool = False) -> str:
-    """All that is printed after a run, its first line included; ends with a newline.
+def format_report(
+    record: Record,
+    silent: bool = False,
+    verbose: bool = False,
+    width: int = TEXT_WIDTH,
+    colour: bool = False,
+) -> str:
+    """All that is printed after a run; ends with a newline.
 
-    silent: one line per verdict. verbose: also every LoadGen setting in force.
+    silent: one line per verdict. verbose: also the rules in full and every LoadGen setting in
+    force. width: of a line, in characters. colour: with a terminal's control codes.
     """
-    lines = [describe_run(record.dataset, record.model, record.engine)]
+    verdicts = record.verdicts
+    lines = [
+        *wrap("", describe_figure(record), width, indent=2),
+        *wrap("", describe_run(record.dataset, record.model, record.engine), width, indent=2),
+    ]
     if record.accuracy:
         lines += [_RULE, format_accuracy(record.accuracy), _RULE]
     lines += _draw_latencies(record)
     lines += _list_devices(record.engine)
     for disturbance in record.find_disturbances():
-        lines += _wrap("Disturbed: ", disturbance.text, indent=2)
+        lines += wrap("Disturbed: ", disturbance.text, width, indent=2)
     lines.append("")
+    said: set[str] = set()
+    """Advice that was printed: it is given once."""
     if silent:
-        lines += _list_verdict_titles(record.verdicts)
+        lines += _list_verdict_titles(verdicts)
     else:
-        lines += _list_verdicts(record.verdicts)
+        lines += _list_loadgen(verdicts.loadgen, width)
+        said.update(verdicts.loadgen.advice)
+        lines += _list_needed(record, said, width)
+        if not verbose:
+            lines.append("CK_VERBOSE=yes prints the rules in full; record.json has them, too.")
     if verbose:
+        lines += list_rules(verdicts.rules, said, width)
         lines.append("LoadGen's settings in force:")
         lines += [f"  {name} = {value}" for name, value in record.settings.loadgen.items()]
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    return _colour(text) if colour else text
+
+
+def describe_figure(record: Record) -> str:
+    """The headline: the figure that the scenario is judged by, and LoadGen's verdict."""
+    loadgen, accuracy, title = record.verdicts.loadgen, record.accuracy, str(record.scenario)
+    if record.counts and record.scenario == "MultiStream":
+        title += f", {record.counts.samples_per_query} samples a query"
+    figure = _describe_speed(record)
+    if figure is None:
+        assert accuracy is not None  # a record has one of them
+        figure = f"accuracy {accuracy.top1_percent:.3f}% of {accuracy.total:,} images"
+    verdict = f", {_describe_verdict(loadgen)}" if _has_verdict(loadgen) else ""
+    return f"{title}: {figure}{verdict}"
+
+
+def _describe_speed(record: Record) -> str | None:
+    """p90 for SingleStream, p99 for MultiStream, as early stopping estimates them; else a rate."""
+    throughput, latencies = record.throughput, record.latencies_ns
+    if throughput is None or latencies is None:
+        return None
+    if throughput.peak_qps:
+        return f"highest rate within the bound {_round(throughput.peak_qps)} queries/s"
+    if estimate := _find_estimate(record):
+        return f"{estimate[0]} {_round(estimate[1] / 1e6)} ms"
+    if percentile := _JUDGED_BY.get(record.scenario):
+        latency_ns = getattr(latencies, percentile)
+        return (
+            f"{percentile} {_round(latency_ns / 1e6)} ms as measured, too few queries for an "
+            "estimate"
+        )
+    if throughput.samples_per_second is None:
+        return "one query, which gives no rate"
+    if record.scenario == "Server":
+        rate = _round(throughput.samples_per_second)
+        return f"{rate} queries/s, p99 {_round(latencies.p99 / 1e6)} ms"
+    return f"{_round(throughput.samples_per_second)} samples/s"
+
+
+def _find_estimate(record: Record) -> tuple[str, int] | None:
+    """The percentile that the rules judge, and early stopping's estimate of it in ns."""
+    percentile = _JUDGED_BY.get(record.scenario)
+    if percentile is None or record.early_stopped_ns is None:
+        return None
+    estimate: int | None = getattr(record.early_stopped_ns, percentile)
+    return (percentile, estimate) if estimate else None
+
+
+def _round(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def format_accuracy(accuracy: Accuracy) -> str:
@@ -90,9 +173,12 @@ def _draw_latencies(record: Record) -> Iterator[str]:
     yield f"| {'number of queries run':<22} | {counts.queries:>24} | {sizes:>24} |"
     yield edge
     for title, name in _ROWS.items():
+        if name in _TAILS and record.scenario not in _JUDGED_BY_TAIL:
+            continue
         latency_ns = getattr(latencies, name)
         # Offline's latencies are of samples of the one query: only the last one ends it.
-        has_fps = latency_ns and (record.scenario != "Offline" or name == "max")
+        is_whole = record.scenario == "Offline" and name == "max"
+        has_fps = latency_ns and (record.scenario in _HAS_RATE or is_whole)
         fps = f"{per_query * 1e9 / latency_ns:.3f} fps" if has_fps else "-"
         yield f"| {title:<22} | {f'{latency_ns} ns':>24} | {fps:>24} |"
     yield edge
@@ -101,6 +187,8 @@ def _draw_latencies(record: Record) -> Iterator[str]:
         rates.append(f"{throughput.samples_per_second:.3f} samples/s")
     if throughput.peak_qps:
         rates.append(f"highest rate within the bound {throughput.peak_qps:.3f} queries/s")
+    if estimate := _find_estimate(record):
+        rates.append(f"{estimate[0]} by early stopping {estimate[1]} ns")
     if record.timing.performance_s is not None:
         rates.append(f"ran {record.timing.performance_s:.3f} s")
     yield f"{record.scenario}: {', '.join(rates)}"
@@ -125,7 +213,7 @@ def _list_verdict_titles(verdicts: Verdicts) -> Iterator[str]:
         yield _title_loadgen(verdicts.loadgen)
     for judged in verdicts.rules:
         if judged.checks:
-            yield f"{judged.title} ({judged.status}): {_summarise(judged)}"
+            yield describe_rules(judged)
     if verdicts.rules[0].unofficial:
         yield "No official result, whatever the figures"
 
@@ -136,24 +224,18 @@ def _has_verdict(loadgen: LoadgenVerdict) -> bool:
 
 def _title_loadgen(loadgen: LoadgenVerdict) -> str:
     way = " (C++ interface)" if loadgen.interface == "native" else ""
-    verdict = "VALID" if loadgen.valid else "INVALID"
-    if loadgen.compliance is not None:
-        is_known = loadgen.compliance != "unknown"
-        verdict = f"compliance run {loadgen.compliance}" if is_known else "run by an audit.config"
-        verdict += ", no fault found" if loadgen.valid is None else ", INVALID"
-    return f"LoadGen {loadgen.version}{way}: {verdict}"
+    return f"LoadGen {loadgen.version}{way}: {_describe_verdict(loadgen)}"
 
 
-def _summarise(judged: RulesVerdict) -> str:
-    if not judged.valid:
-        return judged.summary
-    division = "of the open division " if judged.not_closed else ""
-    return f"this run meets the rules {division}for one run, not verified by MLCommons"
+def _describe_verdict(loadgen: LoadgenVerdict) -> str:
+    if loadgen.compliance is None:
+        return "VALID" if loadgen.valid else "INVALID"
+    is_known = loadgen.compliance != "unknown"
+    verdict = f"compliance run {loadgen.compliance}" if is_known else "run by an audit.config"
+    return f"{verdict}, no fault found" if loadgen.valid is None else f"{verdict}, INVALID"
 
 
-def _list_verdicts(verdicts: Verdicts) -> Iterator[str]:
-    loadgen, rules = verdicts.loadgen, verdicts.rules
-    said = set(loadgen.advice)
+def _list_loadgen(loadgen: LoadgenVerdict, width: int) -> Iterator[str]:
     if _has_verdict(loadgen):
         yield _title_loadgen(loadgen)
     for label, texts in (
@@ -162,84 +244,52 @@ def _list_verdicts(verdicts: Verdicts) -> Iterator[str]:
         ("-> ", loadgen.advice),
     ):
         for text in texts:
-            yield from _wrap(f"  {label}", text)
-    # These are the same in all of them.
-    if rules[0].unofficial:
-        yield from _wrap(
-            "No official result, whatever the figures: ", "; ".join(rules[0].unofficial), indent=2
-        )
-    if rules[0].not_closed:
-        yield from _wrap(
-            "The closed division does not take it: ", "; ".join(rules[0].not_closed), indent=2
-        )
-    before = None
-    for judged in rules:
-        if judged.checks:
-            is_same = before is not None and judged.checks == before.checks
-            yield from _describe_verdict(judged, said, before if is_same else None)
-            before = judged
+            yield from wrap(f"  {label}", text, width)
 
 
-def _describe_verdict(
-    judged: RulesVerdict, said: set[str], same: RulesVerdict | None
-) -> Iterator[str]:
-    """said: what advice has been given; what is given here is added. same: a verdict by the same
-    rules that was described before."""
-    verdict = _summarise(judged)
-    if judged.stand_in and not judged.valid:
-        verdict += f"; a stand-in: {judged.stand_in}"
-    yield from _wrap(f"{judged.title} ({judged.status}): ", verdict, indent=2)
+def _list_needed(record: Record, said: set[str], width: int) -> Iterator[str]:
+    """What stands in the way of an official result, each with what to set.
+
+    said: what advice has been given; what is given here is added.
+    """
+    rules = record.verdicts.rules
+    judged = next((judged for judged in rules if judged.checks), rules[0])
+    missing = [] if judged.valid else list(_find_missing(judged, said))
+    if missing:
+        yield f"Unofficial. Not yet met of {judged.title} ({judged.status}):"
+    else:
+        yield from wrap("", describe_rules(judged), width, indent=2)
+        missing = [f"a submission also needs: {text}" for text in judged.also_needed or []]
+    if judged.not_closed:
+        missing.append(f"the closed division does not take it: {'; '.join(judged.not_closed)}")
+    for text in missing:
+        yield from wrap("  - ", text, width)
     if judged.note:
-        yield from _wrap("  note: ", judged.note)
-    if judged.valid and judged.also_needed:
-        yield from _wrap("  a submission also needs: ", "; ".join(judged.also_needed), indent=5)
-    if same:
-        yield f"  the same rules as {same.title}"
-        return
-    result = judged.result
-    if result.value is not None:
-        figure = f"{result.name} {result.value:.6f}".rstrip("0").rstrip(".")
-        yield from _wrap("  result: ", f"{figure} {result.unit}")
-    met = [_describe_check(check) for check in judged.checks if check.ok]
-    if met:
-        yield from _wrap("  met: ", "; ".join(met))
+        yield from wrap("  note: ", judged.note, width)
+    for other in rules:
+        if other.stand_in and record.counts and record.counts.samples_per_query != TODAYS_STREAMS:
+            yield from wrap("", f"{describe_rules(other)}; a stand-in: {other.stand_in}", width, 2)
+
+
+def _find_missing(judged: RulesVerdict, said: set[str]) -> Iterator[str]:
+    yield from judged.unofficial
     for check in judged.checks:
-        if check.ok:
+        if check.ok or check.metric in ("loadgen_valid", "loadgen_errors"):  # printed before
             continue
-        if check.metric in ("loadgen_valid", "loadgen_errors"):  # that has been said above
-            yield f"  NOT met: {check.name}"
-            continue
-        margin = "" if check.margin is None else f" ({_describe_margin(check)})"
-        found, _, advice = (check.advice or "").partition(": ")
-        text = f"{found}: as above" if advice in said else f"{found}: {advice}"
+        found, _, advice = (check.advice or check.name).partition(": ")
+        yield f"{found}: as above" if advice in said else f"{found}: {advice}"
         said.add(advice)
-        yield from _wrap(f"  NOT met{margin}: ", text, indent=5)
+    if judged.accuracy == "not checked":
+        yield "accuracy was not measured in this run: set CK_LOADGEN_MODE=AccuracyOnly"
+    if judged.performance == "not measured":
+        yield "speed was not measured in this run: set CK_LOADGEN_MODE=PerformanceOnly"
 
 
-def _describe_check(check: Check) -> str:
-    if not check.unit or not check.required:
-        return check.name
-    relation = {"at_least": "at least ", "at_most": "at most ", "equal": ""}[check.relation]
-    margin = "" if check.margin is None else f", {_describe_margin(check)}"
-    return (
-        f"{check.name} {check.measured:.9g} ({relation}{check.required:.9g} {check.unit}{margin})"
-    )
+def _colour(text: str) -> str:
+    headline, rest = text.split("\n", 1)
+    headline = f"{_BOLD}{_VERDICT.sub(_paint, headline)}{_PLAIN}"
+    return f"{headline}\n{_VERDICT.sub(_paint, rest)}"
 
 
-def _describe_margin(check: Check) -> str:
-    """The room left, +12.0% or -12.0%; where that is more than all of it, how many times it is."""
-    assert check.margin is not None
-    if check.measured is not None and check.measured >= 2 * check.required:
-        times = check.measured / check.required
-        return f"{times:,.0f} times" if times >= 100 else f"{times:.3g} times"
-    return f"{check.margin:+.1%}"
-
-
-def _wrap(label: str, text: str, indent: int | None = None) -> list[str]:
-    return textwrap.wrap(
-        text,
-        width=100,
-        initial_indent=label,
-        subsequent_indent=" " * (len(label) if indent is None else indent),
-        break_on_hyphens=False,
-    )
+def _paint(verdict: re.Match[str]) -> str:
+    return f"{_RED if verdict[0] == 'INVALID' else _GREEN}{verdict[0]}{_DEFAULT}"
