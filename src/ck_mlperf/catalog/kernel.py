@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from ck_mlperf.common.errors import UserError
@@ -25,6 +26,7 @@ REPOSITORY = SOURCE.parent
 Request = dict[str, Any]
 """What CK hands to a hook, and what its kernel takes and answers."""
 _Result = TypeVar("_Result")
+_INTERRUPTED, _PIPE_CLOSED = 128 + 2, 128 + 13  # as the shell says of SIGINT and SIGPIPE
 
 
 class Kernel(Protocol):
@@ -58,20 +60,34 @@ def read_command_line(arguments: Sequence[str]) -> dict[str, str]:
 def hook(function: Callable[[Request], _Result]) -> Callable[[Request], _Result]:
     """A function that CK calls: a UserError ends the `ck` command with its message, status 2.
 
-    So does Ctrl-C, with status 130.
+    So does Ctrl-C, with status 130; in CK's own code, too, once a hook was called.
     """
 
     @functools.wraps(function)
     def call(i: Request) -> _Result:
+        sys.excepthook = _end_without_traceback
         try:
             _check_path(i)
             return function(i)
         except UserError as error:
             fail(error)
         except KeyboardInterrupt:
-            fail("interrupted", code=130)
+            fail("interrupted", code=_INTERRUPTED)
 
     return call
+
+
+def _end_without_traceback(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Ctrl-C, and a pipe that was closed (`ck run ... | head`), are no errors of CK's code."""
+    if issubclass(kind, KeyboardInterrupt):
+        fail("interrupted", code=_INTERRUPTED)
+    if issubclass(kind, BrokenPipeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # the interpreter flushes it at its end
+        raise SystemExit(_PIPE_CLOSED)
+    sys.__excepthook__(kind, error, trace)
 
 
 def _check_path(i: Request) -> None:

@@ -1,0 +1,40 @@
+"""How `ck` ends, once it has called a hook."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("end_in_ck.py")
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "said"),
+    [("interrupt", 130, ["error: interrupted"]), ("defect", 1, ["ValueError: a defect"])],
+)
+def test_ctrl_c_in_cks_own_code_is_one_line(how: str, status: int, said: list[str]) -> None:
+    process = subprocess.run([sys.executable, SCRIPT, how], capture_output=True, text=True)
+    assert process.returncode == status
+    assert process.stdout == "before\n"
+    lines = process.stderr.splitlines()
+    assert lines[-1:] == said
+    assert (len(lines) == 1) is (how == "interrupt")
+
+
+def test_a_closed_pipe_in_cks_own_code_is_silent() -> None:
+    with subprocess.Popen(
+        [sys.executable, SCRIPT, "pipe"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin and process.stdout and process.stderr
+        assert process.stdout.readline() == "before\n"
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
