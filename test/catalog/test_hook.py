@@ -32,7 +32,9 @@ def test_a_closed_pipe_in_cks_own_code_is_silent() -> None:
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        assert process.stdin and process.stdout and process.stderr
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
         assert process.stdout.readline() == "before\n"
         process.stdout.close()
         process.stdin.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -122,12 +123,14 @@ def plans(
 def run_once(digits: Path, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
     """run_once(plan, CK_LOADGEN_SCENARIO='Server', ...): a LoadGen test in a process of its own."""
 
+    numbers = itertools.count()
+
     def start(plan: Path, **variables: str) -> subprocess.Popen[str]:
         environment = {name: value for name, value in os.environ.items() if name[:3] != "CK_"}
         environment |= variables | {"PYTHONPATH": os.pathsep.join([SRC, *sys.path])}
-        number = sum(1 for _ in tmp_path.iterdir())
+        logs = tmp_path / str(next(numbers))
         return subprocess.Popen(
-            [sys.executable, HERE / "run_once.py", plan, digits, tmp_path / str(number)],
+            [sys.executable, HERE / "run_once.py", plan, digits, logs],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

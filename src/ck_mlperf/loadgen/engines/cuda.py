@@ -6,7 +6,6 @@ docs/gpu.md has the measurements behind the ways of copying; `make bench-gpu` re
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
 
 # The first driver with cuMemcpyBatchAsync, as cuDriverGetVersion gives it.
 _BATCHED_COPY_SINCE = 12080
-# The driver's queues to a GPU. By default streams share eight: two networks whose streams share one
-# run one after the other. The driver reads the variable when a context is made.
-_QUEUES = ("CUDA_DEVICE_MAX_CONNECTIONS", "32")
 _SOURCES_IN_STREAM_ORDER = 1  # CU_MEMCPY_SRC_ACCESS_ORDER_STREAM
 
 
@@ -47,7 +43,6 @@ class Gpu:
 
     def __init__(self, ordinal: int) -> None:
         """Raises UserError without pycuda, without a driver, and without this GPU."""
-        os.environ.setdefault(*_QUEUES)
         count = len(list_cuda_devices())
         if ordinal >= count:
             raise UserError(
