@@ -11,11 +11,18 @@ import sys
 from typing import Any
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "src"))
-from ck_mlperf.catalog.kernel import hook, read_deps
+from ck_mlperf.catalog.home import registering
+from ck_mlperf.catalog.kernel import read_deps
 from ck_mlperf.catalog.libraries import Library, install_library
 
 
-@hook
+@registering
+def pre_path(i: dict[str, Any]) -> dict[str, Any]:
+    """Before CK looks for what another process may be installing."""
+    return {"return": 0}
+
+
+@registering
 def setup(i: dict[str, Any]) -> dict[str, Any]:
     values = i["new_env"]
     library = Library(

@@ -8,11 +8,12 @@ from typing import Any
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "src"))
 from ck_mlperf.catalog import install, options
-from ck_mlperf.catalog.kernel import hook, read_deps
+from ck_mlperf.catalog.home import registering
+from ck_mlperf.catalog.kernel import read_deps
 from ck_mlperf.catalog.step import Installation
 
 
-@hook
+@registering
 def pre_path(i: dict[str, Any]) -> dict[str, Any]:
     """CK knows the package's tags now, and has not named the folder yet."""
     installation = Installation(i)
@@ -20,7 +21,7 @@ def pre_path(i: dict[str, Any]) -> dict[str, Any]:
     return {"return": 0, "install_env": install.resolve(installation, i["customize"])}
 
 
-@hook
+@registering
 def setup(i: dict[str, Any]) -> dict[str, Any]:
     """CK has made the folder's name, and the package is to be put there."""
     install.run_steps(

@@ -8,21 +8,22 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "src"))
-from ck_mlperf.catalog.kernel import Catalog, hook
+from ck_mlperf.catalog.home import registering
+from ck_mlperf.catalog.kernel import Catalog
 from ck_mlperf.catalog.registration import find_image_folder, register
 from ck_mlperf.images.dataset import list_unlabelled
 
 SOFTS = ["dataset.imagenet.calibration", "dataset.digits.calibration"]
 
 
-@hook
+@registering
 def version_cmd(i: dict[str, Any]) -> dict[str, Any]:
     folder = find_image_folder(i["full_path"])
     version = register(Catalog(i["ck_kernel"]), SOFTS, folder, list_unlabelled(Path(folder)))
     return {"return": 0, "cmd": "", "version": version}
 
 
-@hook
+@registering
 def setup(i: dict[str, Any]) -> dict[str, Any]:
     customize = i["customize"]
     folder = customize["full_path"] = find_image_folder(customize["full_path"])

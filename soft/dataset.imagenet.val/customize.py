@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "src"))
-from ck_mlperf.catalog.kernel import Catalog, hook
+from ck_mlperf.catalog.home import registering
+from ck_mlperf.catalog.kernel import Catalog
 from ck_mlperf.catalog.registration import arrange_imagenet, find_image_folder, register
 from ck_mlperf.images.dataset import read_image_list
 
@@ -19,7 +20,7 @@ SOFTS = ["dataset.imagenet.val", "dataset.digits"]
 WHOLE_SET = 50_000
 
 
-@hook
+@registering
 def version_cmd(i: dict[str, Any]) -> dict[str, Any]:
     folder = find_folder(i, i["full_path"])
     images = read_image_list(Path(folder))
@@ -28,7 +29,7 @@ def version_cmd(i: dict[str, Any]) -> dict[str, Any]:
     return {"return": 0, "cmd": "", "version": version}
 
 
-@hook
+@registering
 def setup(i: dict[str, Any]) -> dict[str, Any]:
     customize = i["customize"]
     folder = customize["full_path"] = find_folder(i, customize["full_path"])

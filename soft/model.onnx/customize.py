@@ -8,10 +8,11 @@ from typing import Any
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "src"))
 from ck_mlperf.catalog import registration
-from ck_mlperf.catalog.kernel import Catalog, hook, read_deps
+from ck_mlperf.catalog.home import registering
+from ck_mlperf.catalog.kernel import Catalog, read_deps
 
 
-@hook
+@registering
 def version_cmd(i: dict[str, Any]) -> dict[str, Any]:
     model = os.path.abspath(i["full_path"])
     recipe = registration.inspect_onnx(model, read_deps(i["deps"]))
@@ -19,7 +20,7 @@ def version_cmd(i: dict[str, Any]) -> dict[str, Any]:
     return {"return": 0, "cmd": "", "version": version}
 
 
-@hook
+@registering
 def setup(i: dict[str, Any]) -> dict[str, Any]:
     customize = i["customize"]
     model = customize["full_path"] = os.path.abspath(customize["full_path"])

@@ -25,7 +25,7 @@ REPOSITORY = SOURCE.parent
 
 Request = dict[str, Any]
 """What CK hands to a hook, and what its kernel takes and answers."""
-_Result = TypeVar("_Result")
+Result = TypeVar("Result")
 _INTERRUPTED, _PIPE_CLOSED = 128 + 2, 128 + 13  # as the shell says of SIGINT and SIGPIPE
 
 
@@ -57,14 +57,14 @@ def read_command_line(arguments: Sequence[str]) -> dict[str, str]:
     )
 
 
-def hook(function: Callable[[Request], _Result]) -> Callable[[Request], _Result]:
+def hook(function: Callable[[Request], Result]) -> Callable[[Request], Result]:
     """A function that CK calls: a UserError ends the `ck` command with its message, status 2.
 
     So does Ctrl-C, with status 130; in CK's own code, too, once a hook was called.
     """
 
     @functools.wraps(function)
-    def call(i: Request) -> _Result:
+    def call(i: Request) -> Result:
         sys.excepthook = _end_without_traceback
         try:
             _check_path(i)
@@ -209,13 +209,25 @@ class Catalog:
         self.ck = ck
 
     def find(self, tags: Collection[str], refused: Collection[str] = ()) -> list[Entry]:
-        """The env entries with all the tags and none of the refused ones."""
+        """The env entries with all the tags and none of the refused ones.
+
+        Of several with one path and the same tags, which older commits could register, the first.
+        """
+        # CK tags what it has not finished installing `tmp`.
+        entries = {
+            (entry.customize.get("full_path"), entry.tags): entry
+            for entry in reversed(self.list_entries(tags))
+            if entry.tags.isdisjoint({*refused, "tmp"})
+        }
+        return list(reversed(entries.values()))
+
+    def list_entries(self, tags: Collection[str] = ()) -> list[Entry]:
+        """All env entries with the tags, in the order of their UIDs."""
         found = self._access(
             action="search", module_uoa="env", tags=join_tags(tags), add_meta="yes"
         )
         entries = [Entry(data["data_uid"], data["meta"]) for data in found["lst"]]
-        # CK tags what it has not finished installing `tmp`.
-        return [entry for entry in entries if entry.tags.isdisjoint({*refused, "tmp"})]
+        return sorted(entries, key=lambda entry: entry.uid)
 
     def find_one(
         self, key: str, tags: Collection[str], refused: Collection[str] = (), pinned: str = ""

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
+from ck_mlperf.catalog.home import hold_home
 from ck_mlperf.catalog.kernel import Catalog, Dep, dep_python
 from ck_mlperf.commands import CK_COMMAND, load_verb, parse
 from ck_mlperf.common.errors import UserError, run_main
@@ -72,9 +73,10 @@ def resolve_libraries(names: Sequence[str]) -> tuple[str, dict[str, str]]:
     """Let CK resolve Python libraries and ours. Returns the interpreter, and its environment."""
     catalog = load_catalog()
     deps = {name: Dep({}) for name in (*names, "ck-mlperf", "python")}
-    catalog.resolve(deps["python"], "compiler,lang-python")
-    for name in (*names, "ck-mlperf"):
-        catalog.resolve_library(deps[name], name)
+    with hold_home(catalog.ck):
+        catalog.resolve(deps["python"], "compiler,lang-python")
+        for name in (*names, "ck-mlperf"):
+            catalog.resolve_library(deps[name], name)
     return dep_python(deps)
 
 
