@@ -6,7 +6,6 @@ CK would notice after the run, which would be lost.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from ck_mlperf.common import locks
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.common.files import write_file
+from ck_mlperf.common.files import read_json, read_regular, write_file
 
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,199}"
 """The names of experiments. CK itself takes `..`, and names that are too long for its files."""
@@ -147,7 +146,7 @@ def _is_empty(entry: Path) -> bool:
         if not _CKS_OWN.fullmatch(file.name) or not file.is_file(follow_symlinks=False):
             return False
     try:
-        json.loads((cm / _META).read_bytes())
+        read_json(cm / _META)
     except (FileNotFoundError, ValueError):
         return True
     return False
@@ -157,7 +156,7 @@ def _read_small(path: Path) -> str | None:
     """The one line of an alias file; None where it is no such file."""
     if path.is_symlink() or not path.is_file() or path.stat().st_size > 256:
         return None
-    return path.read_bytes().decode("utf-8", "replace").strip()
+    return read_regular(path).decode("utf-8", "replace").strip()
 
 
 def _say(message: str) -> None:

@@ -20,7 +20,7 @@ from ck_mlperf.catalog.experiment_entry import (
 )
 from ck_mlperf.catalog.kernel import read_command_line
 from ck_mlperf.common.errors import UserError, describe_os_error
-from ck_mlperf.common.files import write_file
+from ck_mlperf.common.files import MOST_LOG_BYTES, read_regular, write_file
 from ck_mlperf.loadgen.job import USER_CONF
 from ck_mlperf.results.accuracy_runs import name_accuracy_runs
 from ck_mlperf.results.kept_logs import keep_content
@@ -46,7 +46,7 @@ def hold_files(record: Mapping[str, Any]) -> None:
     if record["settings"]["user_conf"] is not None:
         names[record["settings"]["user_conf"]["sha256"]] = USER_CONF
     for sha256, name in names.items():
-        _held[sha256] = Path(name).read_bytes()
+        _held[sha256] = read_regular(Path(name), MOST_LOG_BYTES)
 
 
 def prepare_writes(ck: Any) -> None:

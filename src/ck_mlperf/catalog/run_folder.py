@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from ck_mlperf.catalog.kernel import fail, read_command_line
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.files import read_json, read_text
 from ck_mlperf.loadgen.job import EXIT_CODE, JOB, RECORD
 from ck_mlperf.loadgen.run_folder import RUN_ID, hold_folder, remove_results
 
@@ -64,7 +64,7 @@ def finish_run() -> dict[str, Any]:
         )
     if code:  # the program has said on stderr what went wrong
         raise SystemExit(code)
-    record: dict[str, Any] = json.loads(Path(RECORD).read_text(encoding="utf-8"))
+    record: dict[str, Any] = read_json(Path(RECORD))
     if record["run_id"] != os.environ[RUN_ID]:
         fail(f"{Path(RECORD).absolute()} is the record of another run. Run again", code=1)
     record["execution_time"] = record["timing"]["wall_s"]
@@ -74,7 +74,7 @@ def finish_run() -> dict[str, Any]:
 def _read_exit_code() -> int | None:
     """None: the shell was killed before it had written it, or the disk is full."""
     try:
-        code = int(Path(EXIT_CODE).read_text(encoding="ascii"))
+        code = int(read_text(Path(EXIT_CODE)))
     except (FileNotFoundError, ValueError):
         return None
     # Of a shell that outlived its own `ck`, where this run's was killed.

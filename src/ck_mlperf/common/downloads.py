@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from ck_mlperf.common.archives import unpack
 from ck_mlperf.common.errors import UserError, describe_os_error, run_main
-from ck_mlperf.common.files import hash_file
+from ck_mlperf.common.files import hash_file, open_regular
 
 _HEX_DIGITS = {"sha256": 64, "md5": 32}
 _TIMEOUT_S = (10, 60)  # to connect; between two pieces of the answer
@@ -107,7 +107,7 @@ def _download_checked(algorithm: str, digest: str, url: str, output_file: str, p
 
 def _copy(source: Path, target: Path) -> None:
     try:
-        file = source.open("rb")
+        file = open_regular(source)
     except OSError as error:
         raise _SourceError(error.strerror) from None
     with file, target.open("wb") as copy:

@@ -30,7 +30,7 @@ from distributed.scheduler import KilledWorker
 
 import ck_mlperf_remote
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.common.files import write_file
+from ck_mlperf.common.files import read_text, write_file
 from ck_mlperf.explore.entry import Entry
 from ck_mlperf.explore.runs import Outcome, ScheduledRun, Watcher, make_failure
 from ck_mlperf.explore.worker import make_request
@@ -156,7 +156,7 @@ def read_hosts(path: Path) -> list[tuple[str, dict[str, str]]]:
     Raises UserError for anything else.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not text: {error}") from error
     hosts = []

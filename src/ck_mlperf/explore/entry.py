@@ -19,7 +19,7 @@ from ck_mlperf.catalog import experiment_entry
 from ck_mlperf.common import locks
 from ck_mlperf.common.decode import decode_json
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.common.files import write_file
+from ck_mlperf.common.files import read_json, read_regular, write_file
 from ck_mlperf.explore.runs import Outcome
 from ck_mlperf.results.experiments import (
     Failure,
@@ -132,7 +132,7 @@ class Entry:
 
     def _is_known_to_ck(self) -> bool:
         try:
-            meta = json.loads((self.folder / ".cm" / "meta.json").read_bytes())
+            meta = read_json(self.folder / ".cm" / "meta.json")
         except (OSError, ValueError):
             return False
         return isinstance(meta, dict)
@@ -211,7 +211,7 @@ def _say_way_out() -> Iterator[None]:
 
 def _read_definition(path: Path) -> dict[str, Any]:
     try:
-        return decode_json(path.read_bytes(), dict[str, Any])
+        return decode_json(read_regular(path), dict[str, Any])
     except ValueError as error:
         raise UserError(
             f"{path} is not JSON: {error}. Move it elsewhere, and its runs are repeated"

@@ -15,6 +15,7 @@ from typing import Any
 
 from ck_mlperf.catalog import experiment_entry
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.files import read_yaml
 from ck_mlperf.common.suggest import suggest
 from ck_mlperf.explore.axes import parse_axis
 from ck_mlperf.loadgen.setting_types import Choice, Flag, Integer, Number, SettingType, Text
@@ -264,12 +265,10 @@ def merge_file(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     if FILE_OPTION.name not in given:
         return dict(given)
-    import yaml
-
     path = Path(str(given[FILE_OPTION.name]))
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        content = read_yaml(path)
+    except ValueError as error:
         raise UserError(f"{path} is not YAML: {error}") from error
     if not (isinstance(content, dict) and all(isinstance(key, str) for key in content)):
         raise UserError(f"{path}: want lines `batch: 1,2,4..64` and so on, options as in a command")

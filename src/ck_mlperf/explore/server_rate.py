@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ck_mlperf.common.decode import decode_json
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.common.files import write_file
+from ck_mlperf.common.files import read_regular, write_file
 from ck_mlperf.explore.entry import Entry
 from ck_mlperf.explore.measure import Measurer
 from ck_mlperf.explore.search.definition import read_search
@@ -30,7 +30,7 @@ def read_rate(entry: Entry) -> float | None:
     """The rate that was found before, in queries/s; None: none was. Raises UserError."""
     path = entry.folder / FILE
     try:
-        return decode_json(path.read_bytes(), dict[str, float])[_KEY]
+        return decode_json(read_regular(path), dict[str, float])[_KEY]
     except FileNotFoundError:
         return None
     except (ValueError, KeyError) as error:

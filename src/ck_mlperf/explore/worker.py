@@ -28,6 +28,7 @@ from typing import Any
 import msgspec
 
 from ck_mlperf.common.errors import UserError, run_main
+from ck_mlperf.common.files import MOST_LOG_BYTES, read_regular
 from ck_mlperf.common.locks import hold_lock
 from ck_mlperf.explore.entry import Entry, ask_ck
 from ck_mlperf.explore.local import LocalExecutor
@@ -52,7 +53,7 @@ def digest_checkout(root: Path = CHECKOUT) -> str:
         for path in sorted((root / folder).rglob("*")):
             parts = path.relative_to(root).parts
             if path.is_file() and not any(map(_MADE.fullmatch, parts)):
-                content = hashlib.sha256(path.read_bytes()).hexdigest()
+                content = hashlib.sha256(read_regular(path)).hexdigest()
                 digest.update(f"{'/'.join(parts)} {content}\n".encode())
     return digest.hexdigest()
 
@@ -124,7 +125,7 @@ class _Watcher:
 
 def _describe(outcome: Outcome, scratch: Entry) -> dict[str, Any]:
     if outcome.failure is not None:
-        log = scratch.log_path(outcome.run.id).read_bytes()[-_LOG_BYTES:]
+        log = read_regular(scratch.log_path(outcome.run.id), MOST_LOG_BYTES)[-_LOG_BYTES:]
         failure = msgspec.to_builtins(outcome.failure)
         reply = {"failure": failure, "log": log.decode(errors="replace")}
     else:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ck_mlperf.common.errors import UserError, run_main
-from ck_mlperf.common.files import is_plain_name, write_file
+from ck_mlperf.common.files import is_plain_name, read_text, write_file
 
 # Number of labels of each known data set; labels run from 0.
 DATASET_CLASSES = {"imagenet": 1000, "digits": 10}
@@ -87,7 +87,7 @@ def parse_labels(path: Path, classes: int = DATASET_CLASSES["imagenet"]) -> list
     is no plain file name, or a name that occurs twice.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such labels file") from None
     except UnicodeDecodeError:

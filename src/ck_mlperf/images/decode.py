@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.files import read_regular
 from ck_mlperf.images.recipe import ImageRecipe
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def decode_image(path: Path, recipe: ImageRecipe, out: npt.NDArray[np.uint8]) ->
     """
     import cv2
 
-    data = path.read_bytes()
+    data = read_regular(path)
     if _is_cut_off(data):
         raise UserError(f"{path}: JPEG is cut off after {len(data)} bytes. Restore the file")
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ck_mlperf.common.archives import MARKER_FILE, unpack
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.common.files import replace_folder
+from ck_mlperf.common.files import read_text, replace_folder
 from ck_mlperf.images.dataset import (
     IMAGE_SUFFIXES,
     MAP_FILE,
@@ -47,7 +47,7 @@ def arrange_images(
         print(f"unpacking {given} to {made / 'unpacked'}", flush=True)
         unpack(given, made / "unpacked")
         arranged = arrange_images(made / "unpacked", made, obtain_labels)
-        sha256 = (made / "unpacked" / MARKER_FILE).read_text(encoding="utf-8")
+        sha256 = read_text(made / "unpacked" / MARKER_FILE)
         if sha256 == known:
             note_archive(arranged, find_images(arranged), sha256)
         return arranged
@@ -103,7 +103,7 @@ def _label_images(images: Mapping[str, Path], labels: Path) -> list[tuple[str, i
     where it has neither, or where the two contradict each other.
     """
     official = dict(parse_labels(labels / OFFICIAL_FILE))
-    synsets = (labels / SYNSETS_FILE).read_text(encoding="utf-8").split()
+    synsets = read_text(labels / SYNSETS_FILE).split()
     label_of = {synset: label for label, synset in enumerate(synsets)}
     found: dict[str, int] = {}
     for name, path in images.items():

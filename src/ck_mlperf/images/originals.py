@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ck_mlperf.common.errors import UserError, run_main
-from ck_mlperf.common.files import hash_file, write_file
+from ck_mlperf.common.files import hash_file, read_json, write_file
 from ck_mlperf.images.dataset import find_images
 
 ARCHIVE_SHA256 = "c7e06a6c0baccf06d8dbeb6577d71efff84673a5dbdd50633ab44f8ea0456ae0"
@@ -60,7 +60,7 @@ def find_archive(folder: Path, files_sha256: str | None) -> str | None:
     files_sha256: the images' digest now; what was noted of other contents does not count.
     """
     try:
-        note = json.loads((folder / NOTE_FILE).read_text(encoding="utf-8"))
+        note = read_json(folder / NOTE_FILE)
         is_same = files_sha256 is not None and note["files_sha256"] == files_sha256
         return str(note["archive_sha256"]) if is_same else None
     except (OSError, ValueError, KeyError, TypeError):

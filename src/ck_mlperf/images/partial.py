@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.common.files import sync_folder
+from ck_mlperf.common.files import open_regular, read_text, sync_folder
 from ck_mlperf.common.locks import hold_lock
 from ck_mlperf.images.dataset import MAP_FILE
 from ck_mlperf.images.preprocessed import IMAGES_FILE, RowDigests, hash_row
@@ -75,9 +75,10 @@ def read_progress(partial: Path, states: Sequence[str]) -> dict[int, RowDigests]
 
     states: `Source.states`.
     """
+    open_regular(partial / IMAGES_FILE).close()
     images = np.lib.format.open_memmap(partial / IMAGES_FILE, mode="r")
     try:
-        lines = (partial / PROGRESS_FILE).read_text(encoding="ascii").splitlines()
+        lines = read_text(partial / PROGRESS_FILE).splitlines()
     except FileNotFoundError:
         return {}
     rows = {f"{row} {state}": row for row, state in enumerate(states)}
@@ -118,6 +119,7 @@ def publish(partial: Path, output: Path) -> None:
 def _allocate(path: Path, shape: tuple[int, ...]) -> None:
     """Make sure that `path` is an array of this shape, with all its space on the disk."""
     try:
+        open_regular(path).close()
         array = np.lib.format.open_memmap(path, mode="r")
         if array.shape != shape or array.dtype != np.uint8:
             raise ValueError("an array of another plan")

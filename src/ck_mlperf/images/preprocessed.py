@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.files import open_regular
 from ck_mlperf.images.dataset import DATASET_CLASSES, MAP_FILE, hash_image_list, parse_labels
 from ck_mlperf.images.recipe import ImageRecipe
 from ck_mlperf.images.source import MANIFEST_FILE, read_manifest
@@ -56,6 +57,7 @@ def load_preprocessed(folder: Path, verify: bool = False) -> PreprocessedSet:
     advice = f"Remove {folder} and preprocess again"
     path = folder / IMAGES_FILE
     try:
+        open_regular(path).close()
         images = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, FileNotFoundError) as error:
         raise UserError(f"{path}: missing or damaged ({error}). {advice}") from None

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.files import read_json
 from ck_mlperf.images.dataset import (
     DATASET_CLASSES,
     find_images,
@@ -121,7 +121,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of the preprocessed set in `folder`. Raises UserError without a sound one."""
     path = folder / MANIFEST_FILE
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
     except FileNotFoundError:
         raise UserError(
             f"{path}: not there, so {path.parent} is no finished preprocessed data set. "

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.files import read_json
 from ck_mlperf.loadgen.engines import ENGINES
 from ck_mlperf.loadgen.settings import RunSettings, dump_settings, load_settings
 
@@ -88,7 +89,7 @@ _REQUIRED = tuple(
 def read_job(path: Path) -> Job:
     """The job in a file. Raises UserError that says what is wrong with it; OSError."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except ValueError as error:
         raise UserError(f"{path}: not JSON: {error}") from None
     if not isinstance(values, dict):

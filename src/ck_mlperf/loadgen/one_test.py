@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.files import MOST_LOG_BYTES, read_regular
 from ck_mlperf.loadgen.compliance import AUDIT_CONFIG, write_audit_config
 from ck_mlperf.loadgen.engines import Engine
 from ck_mlperf.loadgen.engines.base import refuse_exit
@@ -265,7 +266,7 @@ def _keep_logs(unfinished_dir: Path, log_dir: Path) -> None:
     """Move complete logs to `log_dir`, the summary last."""
     for name in LOG_NAMES:
         path = unfinished_dir / name
-        content = path.read_bytes()
+        content = read_regular(path, MOST_LOG_BYTES)
         # LoadGen does not notice a full disk.
         if not content.endswith(b"\n") or (path.suffix == ".json" and content[-3:] != b"\n]\n"):
             raise UserError(f"{log_dir / name}: LoadGen left it cut off. Is the disk full?")

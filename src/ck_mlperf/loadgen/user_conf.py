@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ck_mlperf.common.files import read_regular
 from ck_mlperf.common.suggest import suggest
 from ck_mlperf.loadgen import mlperf_conf
 
@@ -70,7 +71,7 @@ class UserConf:
 def read_user_conf(path: Path, scenario: str) -> UserConf:
     """What the file says. Lines for other models may be in it: LoadGen ignores them."""
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
         problem = f"{path}: {error.strerror}. CK_LOADGEN_CONF_FILE wants a user.conf"
         return UserConf(problems=[problem])

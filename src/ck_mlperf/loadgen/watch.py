@@ -10,7 +10,6 @@ run holds the other end.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import signal
@@ -19,6 +18,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ck_mlperf.common.files import read_json
 from ck_mlperf.common.processes import is_running, module_command
 from ck_mlperf.loadgen.job import JOB
 from ck_mlperf.loadgen.run_folder import remove_results
@@ -54,7 +54,7 @@ def main() -> None:
     os.read(0, 1)  # ends with the run
     # Another run may have waited for the folder, and have it now.
     with contextlib.suppress(FileNotFoundError):
-        if json.loads(Path(JOB).read_text(encoding="utf-8"))["run_id"] == sys.argv[4]:
+        if read_json(Path(JOB))["run_id"] == sys.argv[4]:
             remove_results()
     if had_to_kill:  # said last: whoever read what `ck` prints may be gone as well
         print(

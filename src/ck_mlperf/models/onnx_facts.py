@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.files import MOST_ONNX_BYTES, read_regular
 from ck_mlperf.models.recognise import recognise
 
 if TYPE_CHECKING:
@@ -39,13 +40,14 @@ def load_onnx(path: Path) -> onnx.ModelProto:
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-    if not path.is_file():
-        raise UserError(f"{path}: no such file. Give the path of an .onnx file")
-    with path.open("rb") as file:
-        head = file.read(512)
-    looks = _describe_lookalike(head)
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        content = read_regular(path, MOST_ONNX_BYTES)
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"{path}: no such file. Give the path of an .onnx file") from None
+    looks = _describe_lookalike(content[:512])
+    try:
+        # What recurses through the model comes to an end: protobuf takes at most 100 levels.
+        model = onnx.load_model_from_string(content)
     except DecodeError:
         looks = looks or "an ONNX file that was cut off or damaged, or no ONNX file at all"
         raise UserError(f"{path}: cannot be read, it looks like {looks}") from None

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ck_mlperf.common.errors import UserError, run_main
-from ck_mlperf.common.files import hash_file
+from ck_mlperf.common.files import hash_file, read_json
 from ck_mlperf.common.tags import NAME_RULE, is_name
 from ck_mlperf.images.dataset import DATASET_CLASSES
 from ck_mlperf.images.recipe import CHANNEL_ORDERS, INTERPOLATIONS, ImageRecipe
@@ -284,7 +284,7 @@ def _derive_labels(
 def _read_json(path: Path) -> dict[str, Any]:
     """What the JSON file says, checked, with dotted keys; {} where there is no such file."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except FileNotFoundError:
         return {}
     except ValueError as error:

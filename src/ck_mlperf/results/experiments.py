@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,7 +15,7 @@ import msgspec
 from ck_mlperf.common import units
 from ck_mlperf.common.decode import decode_json
 from ck_mlperf.common.errors import UserError, describe_os_error
-from ck_mlperf.common.files import write_file
+from ck_mlperf.common.files import read_regular, write_file
 from ck_mlperf.results.migrate import read_record
 from ck_mlperf.results.record import Record, UtcTime
 
@@ -157,10 +156,7 @@ def _read_repetition(content: msgspec.Raw, path: Path) -> Record | UserError | N
 
 def _read(path: Path, kind: type[_T]) -> _T:
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
-            raise UserError(f"{path}: not a file of at most {_MOST_BYTES >> 20} MiB")
-        return decode_json(path.read_bytes(), kind)
+        return decode_json(read_regular(path, _MOST_BYTES), kind)
     except OSError as error:
         raise UserError(describe_os_error(error)) from error
     except msgspec.ValidationError:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.common.files import write_file
+from ck_mlperf.common.files import MOST_LOG_BYTES, open_regular, read_regular, write_file
 
 if TYPE_CHECKING:
     from ck_mlperf.results.record import File
@@ -30,7 +30,7 @@ def keep_file(entry: Path, path: Path, sha256: str) -> None:
 
     sha256: of its content, in hex. Raises UserError where the content has another one; OSError.
     """
-    keep_content(entry, path.read_bytes(), sha256, str(path))
+    keep_content(entry, read_regular(path, MOST_LOG_BYTES), sha256, str(path))
 
 
 def keep_content(entry: Path, content: bytes, sha256: str, source: str) -> None:
@@ -53,7 +53,10 @@ def read_kept(entry: Path, file: File) -> bytes:
     """
     path = locate(entry, file.sha256)
     try:
-        content = gzip.decompress(path.read_bytes())
+        with open_regular(path) as packed, gzip.open(packed) as unpacked:
+            content = unpacked.read(MOST_LOG_BYTES + 1)
+        if len(content) > MOST_LOG_BYTES:
+            raise ValueError(f"more than {MOST_LOG_BYTES:,} bytes")
     except FileNotFoundError:
         raise UserError(
             f"{path}: missing: the {file.file} of a run. Runs recorded by older versions kept no "
@@ -72,7 +75,9 @@ def read_kept(entry: Path, file: File) -> bytes:
 def pack_kept(entry: Path) -> dict[str, str]:
     """The files that are kept in an entry, by sha256, as text for `unpack_kept` elsewhere."""
     return {
-        path.name.removesuffix(_SUFFIX): base64.b64encode(path.read_bytes()).decode("ascii")
+        path.name.removesuffix(_SUFFIX): base64.b64encode(
+            read_regular(path, MOST_LOG_BYTES)
+        ).decode("ascii")
         for path in sorted((entry / FOLDER).glob(f"*{_SUFFIX}"))
     }
 

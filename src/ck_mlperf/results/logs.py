@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.files import open_regular
 from ck_mlperf.loadgen.job import ACCURACY_LOG, DETAIL_LOG
 from ck_mlperf.results.record import Counts, EarlyStopped, Latencies, Mode, Scenario, Throughput
 from ck_mlperf.results.verdicts import Compliance, Constraint, Message
@@ -373,7 +374,7 @@ def _read_events(path: Path) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
 def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """The numbered lines of a file of any size; only the beginning of very long ones."""
     try:
-        file = path.open("rb")
+        file = open_regular(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such LoadGen log. Run the test first") from None
     with file:

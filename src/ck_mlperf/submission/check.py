@@ -7,11 +7,11 @@ thing of a kind, this goes on.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ck_mlperf.common.files import read_json
 from ck_mlperf.submission import requirements
 from ck_mlperf.submission.check_runs import Scenario, check_scenario
 from ck_mlperf.submission.complaints import Complaint
@@ -159,7 +159,7 @@ def _is_whole_number(value: Any) -> bool:
 def _read_object(path: Path) -> dict[str, Any] | None:
     """A JSON object; None: the file holds none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except ValueError:
         return None
     return content if isinstance(content, dict) else None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ck_mlperf.common.files import MOST_LOG_BYTES, read_json, read_regular, read_text
 from ck_mlperf.loadgen.compliance import COMPLIANCE_TESTS
 from ck_mlperf.loadgen.job import ACCURACY_LOG, DETAIL_LOG, SUMMARY_LOG
 from ck_mlperf.submission import requirements
@@ -85,7 +85,7 @@ def _check_log(scenario: Scenario, name: str, check: Any, where: str = "") -> It
         yield Complaint("log-missing", where, name)
         return
     try:
-        values = _Values(DetailLog(path.read_bytes()))
+        values = _Values(DetailLog(read_regular(path, MOST_LOG_BYTES)))
     except ValueError as error:
         yield Complaint("log-unreadable", where, name, str(error))
         return
@@ -195,7 +195,7 @@ def _check_answers(scenario: Scenario) -> Iterator[Complaint]:
     elif path.stat().st_size > requirements.MOST_LOG_BYTES:
         yield Complaint("not-truncated", scenario.where, "", f"{path.stat().st_size:,} bytes")
     try:
-        text = (scenario.folder / "accuracy" / "accuracy.txt").read_text(encoding="utf-8")
+        text = read_text(scenario.folder / "accuracy" / "accuracy.txt")
         percent = _read_accuracy(text)
     except (OSError, ValueError):
         yield Complaint("accuracy-txt", scenario.where)
@@ -217,7 +217,7 @@ def _read_accuracy(text: str) -> float:
 def _check_measurements(scenario: Scenario) -> Iterator[Complaint]:
     path = scenario.folder / "measurements.json"
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = read_json(path)
     except OSError:
         yield Complaint("measurements-missing", scenario.where)
     except ValueError:
@@ -298,4 +298,4 @@ def _compare_files(
 
 
 def _read_text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.is_file() else None
+    return read_text(path) if path.is_file() else None

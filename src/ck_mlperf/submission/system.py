@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.common.files import write_file
+from ck_mlperf.common.files import read_yaml, write_file
 from ck_mlperf.common.suggest import suggest
 from ck_mlperf.loadgen.engines.registry import GPU, find_by_name
 from ck_mlperf.results.record import Record
@@ -107,8 +107,6 @@ def read_system(path: Path, told: Mapping[str, Told], experiments: str) -> dict[
     Writes the file, as a template, where there is none. Raises UserError for that, and where
     fields are missing, all at once.
     """
-    import yaml
-
     if not path.exists():
         write_file(path, _make_template(told, experiments))
         raise UserError(
@@ -116,8 +114,8 @@ def read_system(path: Path, told: Mapping[str, Told], experiments: str) -> dict[
             "give the command again"
         )
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        given = read_yaml(path) or {}
+    except ValueError as error:
         raise UserError(f"{path}: not YAML: {error}") from error
     if not isinstance(given, dict):
         raise UserError(f"{path}: want lines of the form `field: value`")

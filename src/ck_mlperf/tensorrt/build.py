@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from ck_mlperf.common.errors import UserError, run_main
+from ck_mlperf.common.files import MOST_ONNX_BYTES, read_regular
 from ck_mlperf.common.locks import hold_lock, lock_path
 from ck_mlperf.machine.gpus import find_gpus
 from ck_mlperf.models.precisions import PLAN_INPUTS
@@ -104,7 +105,7 @@ def _build(request: BuildRequest, found: Lookup, say: Say, stream: TextIO | None
     _check_types(request, graph)
     float32_nodes = [] if flavour.is_strongly_typed else list_float32_nodes(graph)
     del graph
-    model = request.model.read_bytes()
+    model = read_regular(request.model, MOST_ONNX_BYTES)
     model_bytes = len(model)
     # What is built is what was hashed, whatever happens to the file.
     key = dataclasses.replace(found.key, onnx_sha256=hashlib.sha256(model).hexdigest())

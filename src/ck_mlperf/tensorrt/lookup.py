@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.common.files import hash_file
+from ck_mlperf.common.files import hash_file, read_json
 from ck_mlperf.machine.gpus import Gpu, find_gpus
 from ck_mlperf.tensorrt.api import load_flavour
 from ck_mlperf.tensorrt.api.interface import Flavour
@@ -76,7 +76,7 @@ def _read_conversion(request: BuildRequest) -> tuple[Mapping[str, Any], str | No
     """What the recipe beside the model says of its conversion, and the recipe's hash."""
     path = request.model.with_suffix(".json")
     try:
-        recipe = json.loads(path.read_text(encoding="utf-8"))
+        recipe = read_json(path)
     except FileNotFoundError:
         return {}, None
     except (ValueError, RecursionError) as error:

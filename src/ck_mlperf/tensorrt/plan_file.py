@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.common.files import hash_file, write_file
+from ck_mlperf.common.files import hash_file, open_regular, write_file
 from ck_mlperf.common.tags import is_name
 from ck_mlperf.models.recipe import CHOICES, ModelRecipe
 from ck_mlperf.tensorrt.api.interface import IoTensor
@@ -105,7 +105,7 @@ def read_sidecar(plan: Path) -> Sidecar:
     """
     path = sidecar_path(plan)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read(_MOST_SIDECAR_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         missing = f"{path}: no such file" if plan.exists() else f"{plan}: no such plan"
@@ -135,7 +135,7 @@ def read_plan(plan: Path, target: Target) -> bytes:
             f"{_describe_fix(plan, sidecar.key)}"
         )
     try:
-        with plan.open("rb") as file:
+        with open_regular(plan) as file:
             content = file.read(sidecar.plan_bytes + 1)
     except FileNotFoundError:
         raise PlanError(f"{plan}: no such plan. {_describe_fix(plan, sidecar.key)}") from None

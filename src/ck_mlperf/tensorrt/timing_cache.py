@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ck_mlperf.common.files import write_file
+from ck_mlperf.common.files import read_json, read_regular, write_file
 from ck_mlperf.common.locks import hold_lock, lock_path
 from ck_mlperf.tensorrt.api.interface import Build
 from ck_mlperf.tensorrt.key import PlanKey
@@ -61,7 +61,7 @@ def keep_cache(build: Build, path: Path) -> None:
 def _read_cache(path: Path) -> bytes | None:
     """The timings in a file, b'' if there is none, None if the file is damaged."""
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except FileNotFoundError:
         return b""
     header, rest = content[: len(_CACHE_HEADER)], content[len(_CACHE_HEADER) :]
@@ -123,7 +123,7 @@ def describe_last(folder: Path, key: PlanKey, model_bytes: int) -> str | None:
 def _read_history(path: Path) -> list[BuildTime]:
     """The builds, oldest first; none if the file is missing or damaged."""
     try:
-        builds = [BuildTime(**build) for build in json.loads(path.read_text(encoding="utf-8"))]
+        builds = [BuildTime(**build) for build in read_json(path)]
         for build in builds:
             if not min(build.max_batch, build.model_bytes) > 0 or not build.seconds >= 0:
                 return []
