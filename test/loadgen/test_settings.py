@@ -43,6 +43,7 @@ ENVIRONMENT = {
     "CK_LOADGEN_BUFFER_SIZE": "100",
     "CK_LOADGEN_COUNT_OVERRIDE": "1440",
     "CK_LOADGEN_TARGET_LATENCY": "12.5",
+    "CK_TIMEOUT": "100",
     "CK_LOADGEN_DURATION": "2",
     "CK_SILENT_MODE": "yes",
     "CK_VERBOSE": "0",
@@ -64,6 +65,7 @@ def test_every_variable_is_read():
         count_override=1440,
         target_latency_ms=12.5,
         duration_s=2.0,
+        timeout_s=100.0,
         silent=True,
         run="resnet50-v1.5_B.32",
     )

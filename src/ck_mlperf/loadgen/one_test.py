@@ -33,6 +33,7 @@ from ck_mlperf.loadgen.loadgen_settings import (
 )
 from ck_mlperf.loadgen.resolve import ResolvedSettings, resolve_settings
 from ck_mlperf.loadgen.settings import RunSettings, refuse_several_devices
+from ck_mlperf.loadgen.time_limit import TimeLimit, allow_silence
 from ck_mlperf.machine.conditions import Watch
 
 if TYPE_CHECKING:
@@ -110,14 +111,16 @@ def run_test(
     try:
         test = _build_settings(resolved, unfinished_dir)
         sizes = _list_batch_sizes(test, resolved, len(engines))
-        if needs_estimate(settings):
-            set_estimate(test, resolved, engines, images, interface.most_samples_per_s)
-        if settings.scenario == "Server":
-            tune_server(test, settings)
-        check_memory(test, settings, interface.bytes_per_sample)
-        with Watch(e.cuda_device for e in engines if e.cuda_device is not None) as watch:
-            system = _make_system(test, resolved, engines, sizes, images, interface)
-            wall_s = _run_loadgen(test, resolved, system, interface, unfinished_dir)
+        with TimeLimit(settings.timeout_s, allow_silence(resolved.batch_size)) as limit:
+            if needs_estimate(settings):
+                set_estimate(test, resolved, engines, images, interface.most_samples_per_s)
+            if settings.scenario == "Server":
+                tune_server(test, settings)
+            check_memory(test, settings, interface.bytes_per_sample)
+            with Watch(e.cuda_device for e in engines if e.cuda_device is not None) as watch:
+                system = _make_system(test, resolved, engines, sizes, images, interface)
+                limit.follow(system.count_answers, system.fail)
+                wall_s = _run_loadgen(test, resolved, system, interface, unfinished_dir)
         _keep_logs(unfinished_dir, log_dir)
     finally:
         shutil.rmtree(unfinished_dir)

@@ -28,6 +28,7 @@ from ck_mlperf.loadgen.user_conf import read_user_conf
 SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline")
 MODES = ("AccuracyOnly", "PerformanceOnly", "SubmissionRun", "FindPeakPerformance")
 DEFAULT_BATCH_SIZE = 32
+_DEFAULT_DURATION_MS = 600_000
 EXPLORE_RUN = "CK_EXPLORE_RUN"
 COMPLIANCE = "CK_LOADGEN_COMPLIANCE"
 REHEARSAL, RATE = "rehearsal-", "rate-"
@@ -173,6 +174,14 @@ class RunSettings:
         default="600, or user.conf's min_duration; 0 where a count is asked for",
         unit="s",
     )
+    timeout_s: float | None = _setting(
+        "CK_TIMEOUT",
+        Number(1, 604_800),
+        "The longest that a test may take, loading included; it then ends with an error. A test "
+        "that is silent for 600 s and 2 s a sample of a batch always does.",
+        default="none",
+        unit="s",
+    )
     silent: bool = _setting("CK_SILENT_MODE", Flag(), "One line for each verdict.", value=False)
     verbose: bool = _setting(
         "CK_VERBOSE", Flag(), "Print every LoadGen setting in force as well.", value=False
@@ -313,6 +322,12 @@ def _find_conflicts(settings: RunSettings) -> list[str]:
             refuse_several_devices(settings.scenario, len(settings.cuda_devices))
         except UserError as error:
             problems.append(str(error))
+    least_s = _find_least_duration(settings)
+    if settings.timeout_s is not None and settings.timeout_s <= least_s:
+        problems.append(
+            f"CK_TIMEOUT={settings.timeout_s:g}: the test takes at least {least_s:g} s. Set a "
+            "longer one, or a shorter CK_LOADGEN_DURATION"
+        )
     batch = settings.batch_size or 1
     if batch > 1 and settings.scenario == "SingleStream":
         problems.append(
@@ -327,3 +342,14 @@ def _find_conflicts(settings: RunSettings) -> list[str]:
                 f"{', '.join(variable.scenarios)}. Leave it out"
             )
     return problems
+
+
+def _find_least_duration(settings: RunSettings) -> float:
+    """In seconds: how long LoadGen's performance part takes at least."""
+    if settings.mode == "AccuracyOnly":
+        return 0.0
+    if settings.duration_s is not None:
+        return settings.duration_s
+    if settings.count_override is not None:
+        return 0.0
+    return settings.conf.get("min_duration", _DEFAULT_DURATION_MS) / 1e3

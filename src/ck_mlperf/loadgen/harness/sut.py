@@ -98,6 +98,11 @@ class SystemUnderTest:
         if self.error is None:
             self.error = error
 
+    def count_answers(self) -> int:
+        """The samples that were answered so far; from any thread."""
+        tallies = [tally for runner in self.runners for tally in runner.tallies]
+        return sum(tally.singles + tally.samples for tally in tallies)
+
     def close(self) -> None:
         """End what the system started; after the test."""
 
