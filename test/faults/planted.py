@@ -29,6 +29,21 @@ PLANTED = [
         "",
     ),
     Planted(
+        "no lock",
+        "at-once",
+        "common/locks.py",
+        "            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n        except BlockingIOError:\n"
+        "            on_wait",
+        "            pass\n        except BlockingIOError:\n            on_wait",
+    ),
+    Planted(
+        "another run's record is taken",
+        "at-once",
+        "catalog/run_folder.py",
+        "        lock.__enter__()\n",
+        "",
+    ),
+    Planted(
         "a swallowed error",
         "errors-recording",
         "catalog/recording.py",

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from .at_once import AtOnce
 from .planted import PLANTED, plant
 from .writers import WRITERS
 from .writing import Writing
@@ -37,6 +38,7 @@ CAMPAIGNS: dict[str, Callable[[int, Path], Campaign]] = {
     "kills-recording": functools.partial(Writing, ("kill", "power cut"), WRITERS[:2]),
     "errors-recording": functools.partial(Writing, ("ENOSPC", "EROFS", "EIO"), WRITERS[:2]),
     "kills-writing": functools.partial(Writing, ("kill", "power cut"), WRITERS[2:]),
+    "at-once": AtOnce,
     "errors-writing": functools.partial(Writing, ("ENOSPC", "EROFS", "EIO"), WRITERS[2:]),
 }
 

@@ -198,10 +198,10 @@ def build_fake_plan(folder: Path, name: str = "model.plan") -> None:
     build_plan(make_plan_request(folder, name))
 
 
-def check_plan(folder: Path) -> bool:
+def check_plan(folder: Path, name: str = "model.plan") -> bool:
     for cache in (folder / "plans").glob("timing-*.cache"):
         assert use_cache(mock.Mock(), "TensorRT", cache) == []
-    plan = make_plan_request(folder).output
+    plan = make_plan_request(folder, name).output
     try:
         sidecar = read_sidecar(plan)
         content = read_plan(plan, Target(sidecar.key.flavour, sidecar.key.version, None))
