@@ -1,4 +1,4 @@
-"""Two of everything at once, and sometimes one of them is killed: nothing lost, nothing mixed up."""
+"""Two of everything at once; sometimes one is killed. Nothing is lost, nothing is mixed up."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def check_set(folder: Path, ended_well: Sequence[int]) -> None:
 
 def build_one_of_two(number: int) -> None:
     """Two builds of one plan and one of another, which share their timings."""
-    writers.build_fake_plan(Path.cwd(), f"model.plan" if number < 2 else "other.plan")
+    writers.build_fake_plan(Path.cwd(), "model.plan" if number < 2 else "other.plan")
 
 
 def check_plans(folder: Path, ended_well: Sequence[int]) -> None:

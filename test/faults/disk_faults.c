@@ -25,14 +25,25 @@ static int action, error, once, log_fd = -1;
 
 #define REAL(name) ((__typeof__(name) *)dlsym(RTLD_NEXT, #name))
 
-long faults_count(void) { return count == NULL ? 0 : *count; }
-
 // once: only the n-th change fails, and those after it succeed.
 void faults_arm(const char *below, long n, int what, int number, int only_once, const char *log) {
   at = n, action = what, error = number, once = only_once;
   count = mmap(NULL, sizeof *count, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   log_fd = syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
   snprintf(folder, sizeof folder, "%s/", below);
+}
+
+// A program that is started with FAULTS_ARM is armed at once; what it starts is not.
+__attribute__((constructor)) static void arm_at_start(void) {
+  char below[PATH_MAX], log[PATH_MAX];
+  long n;
+  int what, number, only_once;
+  const char *words = getenv("FAULTS_ARM");
+  if (words != NULL &&
+      sscanf(words, "%ld %d %d %d %4000s %4000s", &n, &what, &number, &only_once, below, log) == 6)
+    faults_arm(below, n, what, number, only_once, log);
+  if (words != NULL) unsetenv("LD_PRELOAD");
+  unsetenv("FAULTS_ARM");
 }
 
 static const char *link_of(int fd, char *path) {
@@ -74,6 +85,7 @@ static void end(void) {
 // Whether this change is hit: 0, or else the errno with which it fails. removes: it frees space.
 static int strike(const char *path, int removes) {
   if (!is_below(path)) return 0;
+  if (action == COUNT) note('C', path, "");
   long n = __atomic_add_fetch(count, 1, __ATOMIC_SEQ_CST);
   if (n < at || action == COUNT || (once && n > at)) return 0;
   if (action == FAIL) return error == ENOSPC && removes ? 0 : error;
@@ -126,6 +138,7 @@ OPENAT(openat64)
     const char *path = count == NULL ? "" : link_of(fd, buffer);     \
     if (!is_below(path)) return REAL(name) passed;                   \
     note('W', path, "");                                             \
+    if (action == COUNT) note('C', path, "");                        \
     long n = __atomic_add_fetch(count, 1, __ATOMIC_SEQ_CST);         \
     if (n < at || action == COUNT || (once && n > at)) return REAL(name) passed; \
     if (n == at && size > 1) {                                       \

@@ -32,9 +32,8 @@ PLANTED = [
         "no lock",
         "at-once",
         "common/locks.py",
-        "            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n        except BlockingIOError:\n"
-        "            on_wait",
-        "            pass\n        except BlockingIOError:\n            on_wait",
+        "fcntl.LOCK_EX | fcntl.LOCK_NB)\n        except BlockingIOError:\n            on_wait",
+        "fcntl.LOCK_SH | fcntl.LOCK_NB)\n        except BlockingIOError:\n            on_wait",
     ),
     Planted(
         "another run's record is taken",

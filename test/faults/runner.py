@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Protocol
 
 from .at_once import AtOnce
+from .hostile import Hostile
 from .planted import PLANTED, plant
+from .with_ck import FirstRuns, RandomKills, Registering
 from .writers import WRITERS
 from .writing import Writing
 
 MAIN = Path(__file__).parent
-_MOST_SHOWN = 3
+_MOST_SHOWN = 10
 
 
 class Campaign(Protocol):
@@ -39,7 +41,14 @@ CAMPAIGNS: dict[str, Callable[[int, Path], Campaign]] = {
     "errors-recording": functools.partial(Writing, ("ENOSPC", "EROFS", "EIO"), WRITERS[:2]),
     "kills-writing": functools.partial(Writing, ("kill", "power cut"), WRITERS[2:]),
     "at-once": AtOnce,
+    "hostile": Hostile,
     "errors-writing": functools.partial(Writing, ("ENOSPC", "EROFS", "EIO"), WRITERS[2:]),
+}
+# These run the real `ck`: some seconds a case.
+SLOW: dict[str, Callable[[int, Path], Campaign]] = {
+    "kills-random": RandomKills,
+    "registering": Registering,
+    "first-runs": FirstRuns,
 }
 
 
@@ -58,10 +67,11 @@ def run_campaigns(options: argparse.Namespace) -> int:
     folder = Path(os.environ["FAULTS_SHIM"], f"cases-{os.getpid()}")
     tallies = {}
     end_s = time.monotonic() + 60 * options.minutes
-    for name in options.campaign or CAMPAIGNS:
+    known = CAMPAIGNS | SLOW
+    for name in options.campaign or (CAMPAIGNS if options.quick else known):
         started_s = time.monotonic()
         (folder / name).mkdir(parents=True)
-        campaign = CAMPAIGNS[name](options.seed, folder / name)
+        campaign = known[name](options.seed, folder / name)
         tallies[name] = Tally(campaign, time.monotonic() - started_s)
     is_over = False
     while not is_over:

@@ -76,16 +76,9 @@ class Writing:
 
     def _count(self, writer: Writer) -> int:
         """The changes that it makes where nothing goes wrong."""
-        work, counted = self._copy(writer), self._folder / "counted"
-
-        def step() -> None:
-            Fault("count", 0, work, self._folder / "log").arm()
-            try:
-                writer.write()
-            finally:
-                counted.write_text(str(count_changes()))
-
-        ended = run(step, work, self._folder / "said")
+        fault = Fault("count", 0, self._copy(writer), self._folder / "log")
+        fault.log.unlink(missing_ok=True)
+        ended = self._run(writer, fault)
         assert ended.code == 0, f"{writer.name}: {ended.said}"
-        assert writer.check(work), f"{writer.name}: it does not write what it should"
-        return int(counted.read_text())
+        assert writer.check(fault.folder), f"{writer.name}: it does not write what it should"
+        return count_changes(fault.log)
