@@ -24,6 +24,7 @@ def main() -> int:
     add("--minutes", type=float, default=1, help="budget of all (default %(default)s)")
     add("--campaign", action="append", default=[], metavar="NAME", help="only this one")
     add("--case", type=int, metavar="N", help="only this case of the campaign")
+    add("--only", default="", metavar="WORDS", help="only cases whose description has these words")
     add("--first", action="store_true", help="stop at the first case that fails")
     add("--quick", action="store_true", help="without the campaigns that run the real `ck`")
     add("--planted", action="store_true", help="let the campaigns find faults that are planted")

@@ -1,5 +1,5 @@
 // LD_PRELOAD: what a kill, a power cut or a failing disk does to a process, and to those that it
-// forks, at their n-th change of what is below a folder. Nothing happens before faults_arm.
+// forks, at their n-th change of a folder and what is below it. Nothing happens before faults_arm.
 // The changes are logged: what was written and not yet flushed is what a power cut takes away.
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -30,7 +30,7 @@ void faults_arm(const char *below, long n, int what, int number, int only_once, 
   at = n, action = what, error = number, once = only_once;
   count = mmap(NULL, sizeof *count, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   log_fd = syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-  snprintf(folder, sizeof folder, "%s/", below);
+  snprintf(folder, sizeof folder, "%s", below);
 }
 
 // A program that is started with FAULTS_ARM is armed at once; what it starts is not.
@@ -67,7 +67,9 @@ static const char *whole(int dir, const char *path, char *buffer) {
 }
 
 static int is_below(const char *path) {
-  return count != NULL && strncmp(path, folder, strlen(folder)) == 0;
+  size_t length = strlen(folder);
+  return count != NULL && strncmp(path, folder, length) == 0 &&
+         (path[length] == '/' || path[length] == 0);
 }
 
 static void note(char what, const char *path, const char *other) {
@@ -172,6 +174,11 @@ ON_FILE(fsync, 'S', (int fd), (fd))
 ON_FILE(fdatasync, 'S', (int fd), (fd))
 ON_FILE(ftruncate, 'W', (int fd, off_t size), (fd, size))
 ON_FILE(ftruncate64, 'W', (int fd, off64_t size), (fd, size))
+
+void sync(void) {
+  REAL(sync)();
+  if (count != NULL) note('A', "", "");
+}
 
 // These return the errno.
 #define ALLOCATE(name, type)                                         \

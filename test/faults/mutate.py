@@ -83,7 +83,7 @@ def _change(draw: Random, content: bytes) -> bytes:
     start = draw.randint(0, len(content))
     end = min(len(content), start + draw.choice((1, 1, 2, 8, 100)))
     odd = draw.choice((*ODD_BYTES, draw.randbytes(draw.randint(1, 16))))
-    kind = draw.randrange(6)
+    kind = draw.choice((0, 0, 0, 1, 2, 3, 4, 5, 6, 6))
     if kind == 0:  # one bit
         place = min(start, len(content) - 1)
         if place < 0:
@@ -96,6 +96,8 @@ def _change(draw: Random, content: bytes) -> bytes:
         return content[:end] + content[start:]
     if kind == 3:  # left out
         return content[:start] + content[end:]
-    if kind == 4:  # overwritten
+    if kind == 4:  # replaced
         return content[:start] + odd + content[end:]
-    return content[:start] + odd + content[start:]
+    if kind == 5:  # put in
+        return content[:start] + odd + content[start:]
+    return content[:start] + draw.randbytes(end - start) + content[end:]  # overwritten

@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import functools
+import importlib
 import os
 import shutil
 import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from .at_once import AtOnce
-from .hostile import Hostile
 from .planted import PLANTED, plant
-from .with_ck import FirstRuns, RandomKills, Registering
-from .writers import WRITERS
-from .writing import Writing
 
 MAIN = Path(__file__).parent
 _MOST_SHOWN = 10
 
 
 class Campaign(Protocol):
-    """Cases of one kind of fault, by their index."""
+    """Cases of one kind of fault, by their index. All follows from the seed."""
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        """folder: to work in."""
 
     def describe(self, index: int) -> str:
         """A case in words."""
@@ -36,20 +33,21 @@ class Campaign(Protocol):
         """Raises AssertionError where a promise is not kept."""
 
 
-CAMPAIGNS: dict[str, Callable[[int, Path], Campaign]] = {
-    "kills-recording": functools.partial(Writing, ("kill", "power cut"), WRITERS[:2]),
-    "errors-recording": functools.partial(Writing, ("ENOSPC", "EROFS", "EIO"), WRITERS[:2]),
-    "kills-writing": functools.partial(Writing, ("kill", "power cut"), WRITERS[2:]),
-    "at-once": AtOnce,
-    "hostile": Hostile,
-    "errors-writing": functools.partial(Writing, ("ENOSPC", "EROFS", "EIO"), WRITERS[2:]),
+CAMPAIGNS = {
+    "kills-recording": ("writing", "kill_recordings"),
+    "errors-recording": ("writing", "fail_recordings"),
+    "kills-writing": ("writing", "kill_writers"),
+    "errors-writing": ("writing", "fail_writers"),
+    "at-once": ("at_once", "AtOnce"),
+    "hostile": ("hostile", "Hostile"),
 }
-# These run the real `ck`: some seconds a case.
-SLOW: dict[str, Callable[[int, Path], Campaign]] = {
-    "kills-random": RandomKills,
-    "registering": Registering,
-    "first-runs": FirstRuns,
+"""By name: the module here, imported when it is asked for, and what makes the campaign."""
+SLOW = {
+    "kills-random": ("with_ck", "RandomKills"),
+    "registering": ("with_ck", "Registering"),
+    "first-runs": ("with_ck", "FirstRuns"),
 }
+"""These run the real `ck`: some seconds a case."""
 
 
 @dataclass
@@ -58,6 +56,8 @@ class Tally:
 
     campaign: Campaign
     spent_s: float
+    index: int = 0
+    """Of the next case."""
     tried: int = 0
     failed: int = 0
 
@@ -66,32 +66,37 @@ def run_campaigns(options: argparse.Namespace) -> int:
     """Try cases until the budget is used up. Returns the exit status: 1 where one failed."""
     folder = Path(os.environ["FAULTS_SHIM"], f"cases-{os.getpid()}")
     tallies = {}
-    end_s = time.monotonic() + 60 * options.minutes
-    known = CAMPAIGNS | SLOW
-    for name in options.campaign or (CAMPAIGNS if options.quick else known):
-        started_s = time.monotonic()
+    started_s = time.monotonic()
+    for name in options.campaign or (CAMPAIGNS if options.quick else CAMPAIGNS | SLOW):
+        before_s = time.monotonic()
+        module, make = (CAMPAIGNS | SLOW)[name]
         (folder / name).mkdir(parents=True)
-        campaign = known[name](options.seed, folder / name)
-        tallies[name] = Tally(campaign, time.monotonic() - started_s)
+        imported = importlib.import_module(f".{module}", __package__)
+        campaign = getattr(imported, make)(options.seed, folder / name)
+        tallies[name] = Tally(campaign, time.monotonic() - before_s, options.case or 0)
     is_over = False
     while not is_over:
         # The budget is shared out evenly: cheap cases get many tries.
         name = min(tallies, key=lambda name: tallies[name].spent_s)
         tally = tallies[name]
-        index = tally.tried if options.case is None else options.case
-        started_s = time.monotonic()
-        try_case(name, tally, index, options)
-        tally.spent_s += time.monotonic() - started_s
-        is_over = time.monotonic() > end_s or options.case is not None
+        before_s = time.monotonic()
+        while options.only not in tally.campaign.describe(tally.index):
+            tally.index += 1
+        try_case(name, tally, options.seed)
+        tally.spent_s += time.monotonic() - before_s
+        is_over = time.monotonic() - started_s > 60 * options.minutes or options.case is not None
         is_over |= options.first and tally.failed > 0
+    print(f"seed {options.seed}, {time.monotonic() - started_s:.0f} s")
     for name, tally in tallies.items():
         print(f"{name}: tried {tally.tried}, failed {tally.failed}", flush=True)
     shutil.rmtree(folder, ignore_errors=True)
     return 1 if any(tally.failed for tally in tallies.values()) else 0
 
 
-def try_case(name: str, tally: Tally, index: int, options: argparse.Namespace) -> None:
-    """Try a case; say why it fails, and how to try it again."""
+def try_case(name: str, tally: Tally, seed: int) -> None:
+    """Try the next case; say why it fails, and how to try it again."""
+    index = tally.index
+    tally.index += 1
     tally.tried += 1
     try:
         tally.campaign.try_case(index)
@@ -103,11 +108,8 @@ def try_case(name: str, tally: Tally, index: int, options: argparse.Namespace) -
         if not isinstance(error, AssertionError):
             traceback.print_exc(file=sys.stdout)
         print("  " + str(error)[-3000:].replace("\n", "\n  "))
-        print(
-            f"  again: make test-faults ARGS='--seed={options.seed} --campaign={name} "
-            f"--case={index}'",
-            flush=True,
-        )
+        again = f"--seed={seed} --campaign={name} --case={index}"
+        print(f"  again: make test-faults ARGS='{again}'", flush=True)
 
 
 def find_planted(options: argparse.Namespace) -> int:
@@ -121,7 +123,7 @@ def find_planted(options: argparse.Namespace) -> int:
         source = plant(fault, folder)
         command = [sys.executable, str(MAIN), "--first", f"--src={source}"]
         command += [f"--seed={options.seed}", f"--minutes={options.minutes}"]
-        command += [f"--campaign={fault.campaign}"]
+        command += [f"--campaign={fault.campaign}", f"--only={fault.cases}"]
         environment = {name: os.environ[name] for name in os.environ if name != "FAULTS_SHIM"}
         started_s = time.monotonic()
         found = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -65,6 +65,8 @@ class Fault(NamedTuple):
                 unflushed.add(path)
             elif what == "S":
                 unflushed.discard(path)
+            elif what == "A":
+                unflushed.clear()
             elif what == "L" and path in unflushed:
                 unflushed.add(other)
             elif what == "R":

@@ -1,4 +1,4 @@
-"""What writes files: each once whole, twice over what is there, and how to tell what it left."""
+"""What writes files, and how to tell what is left of it when it is stopped."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ import msgspec
 import numpy as np
 
 from ck_mlperf.catalog import recording
+from ck_mlperf.commands import main
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.images.dataset import read_image_list
 from ck_mlperf.images.decode import decode_image
+from ck_mlperf.images.layout import arrange_images
 from ck_mlperf.images.preprocess import preprocess
 from ck_mlperf.images.preprocessed import load_preprocessed
 from ck_mlperf.images.recipe import ImageRecipe
@@ -236,19 +239,89 @@ def check_run(folder: Path) -> bool:
     return True
 
 
+# The page about recorded runs, in place of an older one.
+
+PAGE = "report.html"
+
+
+def prepare_page(folder: Path) -> None:
+    entry = folder / "local" / "experiment" / "runs"
+    entry.mkdir(parents=True)
+    point = {"characteristics_list": [{"run": make_json()}]}
+    (entry / "ckp-0000000000000001.0001.json").write_text(json.dumps(point))
+    ended = run(write_page, folder, folder / "said")
+    assert ended.code == 0, ended.said
+    (folder / PAGE).write_text((folder / PAGE).read_text().replace("</html>", "old</html>"))
+
+
+def write_page() -> None:
+    os.environ["CK_LOCAL_REPO"] = str(Path("local").absolute())
+    assert main(["report", f"--out_file={PAGE}"]) == 0
+
+
+def check_page(folder: Path) -> bool:
+    text = (folder / PAGE).read_text()
+    assert text.rstrip().endswith("</html>")
+    return not text.rstrip().endswith("old</html>")
+
+
+# Links to the images of a flat folder, with their labels.
+
+NAMES = [f"ILSVRC2012_val_{number:08}.JPEG" for number in (1, 2, 3)]
+
+
+def prepare_links(folder: Path) -> None:
+    (folder / "given").mkdir()
+    for name in NAMES:
+        (folder / "given" / name).write_text("an image")
+    (folder / "val.txt").write_text("".join(f"{name} 7\n" for name in NAMES))
+    (folder / "synsets.txt").write_text("n01440764\n")
+
+
+def check_links(folder: Path) -> bool:
+    made = folder / "made" / "images"
+    if not made.exists():
+        return False
+    assert read_image_list(made) == [(name, 7) for name in NAMES]
+    assert {(made / name).read_text() for name in NAMES} == {"an image"}
+    return True
+
+
 HERE = Path()
+RECORDINGS = [
+    Writer(
+        "a first recording",
+        prepare_recording,
+        lambda: record_run(HERE / "repos", "new"),
+        check_recording,
+    ),
+    Writer(
+        "a later recording",
+        lambda folder: prepare_recording(folder, "old", "older"),
+        lambda: record_run(HERE / "repos", "new"),
+        lambda folder: check_recording(folder, "old", "older"),
+    ),
+]
 WRITERS = [
-    Writer("a first recording", prepare_recording, lambda: record_run(HERE / "repos", "new"),
-           check_recording),
-    Writer("a later recording", lambda folder: prepare_recording(folder, "old", "older"),
-           lambda: record_run(HERE / "repos", "new"),
-           lambda folder: check_recording(folder, "old", "older")),
-    Writer("a preprocessed set", prepare_set,
-           lambda: preprocess(HERE / "images", HERE / "out", ImageRecipe(side=SIDE), workers=1),
-           check_set),
-    Writer("a preprocessed set in place of another", lambda folder: prepare_set(folder, 24),
-           lambda: preprocess(HERE / "images", HERE / "out", ImageRecipe(side=SIDE), workers=2),
-           check_set),
+    Writer(
+        "a preprocessed set",
+        prepare_set,
+        lambda: preprocess(HERE / "images", HERE / "out", ImageRecipe(side=SIDE), workers=1),
+        check_set,
+    ),
+    Writer(
+        "a preprocessed set in place of another",
+        lambda folder: prepare_set(folder, 24),
+        lambda: preprocess(HERE / "images", HERE / "out", ImageRecipe(side=SIDE), workers=2),
+        check_set,
+    ),
     Writer("a plan", prepare_plan, lambda: build_fake_plan(Path.cwd()), check_plan),
     Writer("a run", prepare_run, run_job, check_run, no_result_after_an_error=True),
-]  # fmt: skip
+    Writer("a page", prepare_page, write_page, check_page),
+    Writer(
+        "links to images",
+        prepare_links,
+        lambda: arrange_images(Path("given").absolute(), HERE / "made", Path.cwd),
+        check_links,
+    ),
+]

@@ -9,7 +9,10 @@ from pathlib import Path
 
 from .processes import Ended, run
 from .shim import Fault, count_changes
-from .writers import Writer
+from .writers import RECORDINGS, WRITERS, Writer
+
+KILLS = ("kill", "power cut")
+ERRORS = ("ENOSPC", "EROFS", "EIO")
 
 
 class Writing:
@@ -23,7 +26,8 @@ class Writing:
         for writer in writers:
             self._prepare(writer)
             changes = self._count(writer)
-            cases += [(writer, action, at) for action in actions for at in range(1, changes + 1)]
+            # The last one hits nothing: power may also be cut after the end.
+            cases += [(writer, action, at) for action in actions for at in range(1, changes + 2)]
         random.Random(seed).shuffle(cases)
         self._cases = cases
 
@@ -82,3 +86,19 @@ class Writing:
         assert ended.code == 0, f"{writer.name}: {ended.said}"
         assert writer.check(fault.folder), f"{writer.name}: it does not write what it should"
         return count_changes(fault.log)
+
+
+def kill_recordings(seed: int, folder: Path) -> Writing:
+    return Writing(KILLS, RECORDINGS, seed, folder)
+
+
+def kill_writers(seed: int, folder: Path) -> Writing:
+    return Writing(KILLS, WRITERS, seed, folder)
+
+
+def fail_recordings(seed: int, folder: Path) -> Writing:
+    return Writing(ERRORS, RECORDINGS, seed, folder)
+
+
+def fail_writers(seed: int, folder: Path) -> Writing:
+    return Writing(ERRORS, WRITERS, seed, folder)

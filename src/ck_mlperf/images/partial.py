@@ -23,7 +23,7 @@ from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.files import sync_folder
 from ck_mlperf.common.locks import hold_lock
 from ck_mlperf.images.dataset import MAP_FILE
-from ck_mlperf.images.preprocessed import IMAGES_FILE, RowDigests, hash_row
+from ck_mlperf.images.preprocessed import IMAGES_FILE, RowDigests, hash_row, open_array
 from ck_mlperf.images.source import MANIFEST_FILE
 
 PROGRESS_FILE = "progress"
@@ -75,7 +75,7 @@ def read_progress(partial: Path, states: Sequence[str]) -> dict[int, RowDigests]
 
     states: `Source.states`.
     """
-    images = np.lib.format.open_memmap(partial / IMAGES_FILE, mode="r")
+    images = open_array(partial / IMAGES_FILE)
     try:
         lines = (partial / PROGRESS_FILE).read_text(encoding="ascii").splitlines()
     except FileNotFoundError:
@@ -118,7 +118,7 @@ def publish(partial: Path, output: Path) -> None:
 def _allocate(path: Path, shape: tuple[int, ...]) -> None:
     """Make sure that `path` is an array of this shape, with all its space on the disk."""
     try:
-        array = np.lib.format.open_memmap(path, mode="r")
+        array = open_array(path)
         if array.shape != shape or array.dtype != np.uint8:
             raise ValueError("an array of another plan")
     except (FileNotFoundError, ValueError):
