@@ -55,10 +55,13 @@ from ..builders.submission import SYSTEM, read_logs
 from ..builders.tiny_model import make_onnx, write_recipe
 from ..explore.conftest import FakeCk
 from . import writers
-from .mutate import mutate
+from .mutate import mutate, replace_file
 from .processes import run
 
 MEMORY_BYTES = 8 << 30
+OTHER_SHARE = 0.0  # of cases in which something else is in place of the file
+LIMIT_S = 20
+"""Only a hang takes so long."""
 SCENARIO = "Offline"
 
 
@@ -325,16 +328,19 @@ class Hostile:
         """Raises AssertionError where a promise is not kept."""
         one = INPUTS[index % len(INPUTS)]
         draw = random.Random(f"{self._seed} {index}")
-        content = mutate(draw, self._contents[one.name], one.is_json)
         sandbox = self._copy(one)
-        (sandbox / "here" / one.file).write_bytes(content)
-        before = list_tree(sandbox)
+        path = sandbox / "here" / one.file
+        if draw.random() < OTHER_SHARE:
+            replace_file(draw, path)
+        else:
+            path.write_bytes(mutate(draw, self._contents[one.name], one.is_json))
+        before = list_tree(sandbox, but=path)
         ended = self._read(one)
         ended.check_said()
         assert ended.code in (0, 2), f"status {ended.code}: {ended.said}"
         assert not any(code in ended.said for code in ("\x1b", "\0")), repr(ended.said)
         shutil.rmtree(sandbox / "out", ignore_errors=True)
-        assert list_tree(sandbox) == before, "it has written something"
+        assert list_tree(sandbox, but=path) == before, "it has written something"
         if one.is_protected and ended.code == 0:
             assert self._answer == self._answers[one.name], "what was read is not what was written"
 
@@ -353,12 +359,13 @@ class Hostile:
             found = one.read()
             answer.write_text(hashlib.sha256(repr(found).encode(errors="replace")).hexdigest())
 
-        return run(step, self._folder / "sandbox" / "here", self._folder / "said")
+        return run(step, self._folder / "sandbox" / "here", self._folder / "said", LIMIT_S)
 
 
-def list_tree(folder: Path) -> dict[str, bytes | None]:
-    """What is in a folder: the contents of its files."""
+def list_tree(folder: Path, but: Path) -> dict[str, bytes | None]:
+    """What is in a folder, `but` one path: the contents of its files."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
+        if path != but
     }

@@ -1,9 +1,11 @@
-"""Bytes and JSON made odd, by a generator of random numbers."""
+"""Files, bytes and JSON made odd, by a generator of random numbers."""
 
 from __future__ import annotations
 
 import copy
 import json
+import os
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -39,6 +41,21 @@ ODD_VALUES = (
     *("\0", "\ud800", "\x1b[31m", "$(touch ../owned)", "é", "=1+1", "NaN", "<script>", "1"),
     *([], {}, [[]], [None] * 1000, {"": {}}, {"$ref": "x"}),
 )
+
+
+def replace_file(draw: Random, path: Path) -> None:
+    """Put something else in place of a file."""
+    path.unlink()
+    kind = draw.randrange(5)
+    if kind == 0:
+        os.mkfifo(path)
+    elif kind == 1:
+        path.symlink_to("/dev/zero")
+    elif kind == 2:
+        path.symlink_to(path.name)
+    elif kind == 3:
+        path.mkdir()
+    # else it is not there
 
 
 def mutate(draw: Random, content: bytes, is_json: bool) -> bytes:

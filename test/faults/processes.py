@@ -45,9 +45,9 @@ class Started:
             _run(step, folder, said)
         self._handle = os.pidfd_open(self.pid)
 
-    def wait(self) -> Ended:
+    def wait(self, limit_s: float = LIMIT_S) -> Ended:
         """Wait for its end. Raises AssertionError where it hangs, and ends it."""
-        hangs = not select.select([self._handle], [], [], LIMIT_S)[0]
+        hangs = not select.select([self._handle], [], [], limit_s)[0]
         os.close(self._handle)
         if hangs:
             os.killpg(self.pid, signal.SIGKILL)
@@ -61,9 +61,9 @@ class Started:
         os.kill(self.pid, signal.SIGKILL)
 
 
-def run(step: Callable[[], object], folder: Path, said: Path) -> Ended:
+def run(step: Callable[[], object], folder: Path, said: Path, limit_s: float = LIMIT_S) -> Ended:
     """Run a step in a process of its own, and wait."""
-    return Started(step, folder, said).wait()
+    return Started(step, folder, said).wait(limit_s)
 
 
 def _run(step: Callable[[], object], folder: Path, said: Path) -> NoReturn:

@@ -24,7 +24,9 @@ BENCHMARK = ("benchmark", f"program:{PROGRAM}", "--repetitions=1", "--record", "
              "--record_repo=local", "--skip_stat_analysis", "--process_multi_keys")  # fmt: skip
 LIMIT_S = 300
 """Only a hang takes so long."""
+SHIM = Path(os.environ.get("FAULTS_SHIM", ""), "disk_faults.so")
 _EXPERIMENTS = 3
+_MOST_CHANGES = 90  # of a first recording; a later one has fewer
 _LATEST_KILL_S = 5.0
 
 
@@ -54,53 +56,63 @@ def wait(process: subprocess.Popen[str]) -> Ended:
 
 
 class RandomKills:
-    """One to three `ck` at once in one checkout; one of them is killed in most cases."""
+    """One to three `ck` at once in one checkout. In most cases one of them is killed: at a random
+    time, or at a change that its recording makes."""
+
+    HOW = ("none", "ck", "ck", "ck and what it has started", "ck as it records")
 
     def __init__(self, seed: int, folder: Path) -> None:
-        self._seed = seed
+        self._seed, self._folder = seed, folder
         self._home = CkHome(folder)
         self._home("run", f"program:{PROGRAM}")
+        self._home.experiments.mkdir(exist_ok=True)
         self._stored: dict[str, int] = {}  # the size of the data set of each run that ended well
         self._killed: dict[str, int] = {}
 
-    def _draw(self, index: int) -> tuple[random.Random, int, bool]:
+    def _draw(self, index: int) -> tuple[random.Random, int, str]:
         draw = random.Random(f"{self._seed} {index}")
-        return draw, draw.choice((1, 1, 2, 3)), draw.random() < 0.8
+        return draw, draw.choice((1, 1, 2, 3)), draw.choice(self.HOW)
 
     def describe(self, index: int) -> str:
-        _, count, kills = self._draw(index)
-        return f"{count} benchmarks{', one of them killed' if kills else ''}"
+        _, count, how = self._draw(index)
+        return f"{count} benchmarks, killed: {how}"
 
     def try_case(self, index: int) -> None:
         """Raises AssertionError where a promise is not kept."""
-        draw, count, kills = self._draw(index)
+        draw, count, how = self._draw(index)
+        sizes = {f"r{index}-{number}": draw.randint(10, 400) for number in range(count)}
+        victim = draw.choice([*sizes])
         started = {}
-        for number in range(count):
-            size = draw.randint(10, 400)
-            started[f"r{len(self._stored) + len(self._killed)}-{index}-{number}"] = (
-                self._start(draw, f"r{index}-{number}", size),
-                size,
-            )
-        killed = draw.choice([process for process, _ in started.values()]) if kills else None
-        if killed:
+        for run, size in sizes.items():
+            is_hit = run == victim and how == "ck as it records"
+            fault = self._draw_fault(draw) if is_hit else {}
+            started[run] = self._start(draw, run, size, fault)
+        if how in ("ck", "ck and what it has started"):
             time.sleep(draw.uniform(0, _LATEST_KILL_S))
-            how = draw.choice((os.kill, os.killpg))
+            kill = os.kill if how == "ck" else os.killpg
             with contextlib.suppress(ProcessLookupError):
-                how(killed.pid, signal.SIGKILL)
-        for number, (process, size) in enumerate(started.values()):
-            ended = wait(process)
-            ended.check_said()
-            run = f"r{index}-{number}"
-            (self._stored if ended.code == 0 else self._killed)[run] = size
-            assert ended.code == 0 or process is killed, f"status {ended.code}: {ended.said}"
+                kill(started[victim].pid, signal.SIGKILL)
+        ended = {run: wait(process) for run, process in started.items()}
+        for run, process in ended.items():
+            (self._stored if process.code == 0 else self._killed)[run] = sizes[run]
+            process.check_said()
+            is_killed = how != "none" and run == victim and process.code == -signal.SIGKILL
+            assert process.code == 0 or is_killed, f"status {process.code}: {process.said}"
         self._check()
 
-    def _start(self, draw: random.Random, run: str, size: int) -> subprocess.Popen[str]:
+    def _draw_fault(self, draw: random.Random) -> dict[str, str]:
+        at = draw.randint(1, _MOST_CHANGES)
+        fault = Fault("kill", at, self._home.experiments, self._folder / "log")
+        return fault.preload(SHIM)
+
+    def _start(
+        self, draw: random.Random, run: str, size: int, environment: dict[str, str]
+    ) -> subprocess.Popen[str]:
         words = [f"--record_uoa=e{draw.randrange(_EXPERIMENTS)}", f"--env.CK_EXPLORE_RUN={run}"]
         words += [f"--env.CK_LOADGEN_DATASET_SIZE={size}"]
         if draw.random() < 0.3:
             words.append("--tmp_dir=tmp-other")
-        return start(self._home, *BENCHMARK, *words)
+        return start(self._home, *BENCHMARK, *words, **environment)
 
     def _check(self) -> None:
         files = find_files([self._home.experiments.parent])
@@ -123,7 +135,6 @@ class Registering:
 
     def __init__(self, seed: int, folder: Path) -> None:
         self._seed, self._folder = seed, folder
-        self._library = Path(os.environ["FAULTS_SHIM"], "disk_faults.so")
         self._home = CkHome(folder)
         self._detect(self._make_model("first"))
         self._repos = Path(self._home.environment["CK_REPOS"])
@@ -162,7 +173,7 @@ class Registering:
 
     def _detect(self, model: Path, fault: Fault | None = None, code: int | None = 0) -> Ended:
         words = ["detect", "soft:model.onnx", f"--full_path={model}", "--quiet"]
-        ended = wait(start(self._home, *words, **(fault.preload(self._library) if fault else {})))
+        ended = wait(start(self._home, *words, **(fault.preload(SHIM) if fault else {})))
         assert code is None or ended.code == code, ended.said
         return ended
 
@@ -179,32 +190,38 @@ class Registering:
 
 
 class FirstRuns:
-    """Two first runs at once in a CK home that has nothing."""
+    """Two first commands at once in a CK home that has nothing."""
+
+    RUN = ("run", f"program:{PROGRAM}")
+    COMMANDS = (
+        RUN,
+        ("install", "package", "--tags=dataset,digits,preprocessed,side.28", "--quiet"),
+    )
 
     def __init__(self, seed: int, folder: Path) -> None:
-        self._folder = folder
+        self._seed, self._folder = seed, folder
+
+    def _draw(self, index: int) -> list[tuple[str, ...]]:
+        draw = random.Random(f"{self._seed} {index}")
+        return [draw.choice(self.COMMANDS), draw.choice(self.COMMANDS)]
 
     def describe(self, index: int) -> str:
-        return "two first runs in a new CK home"
+        one, other = self._draw(index)
+        return f"ck {one[0]} beside ck {other[0]} in a new CK home"
 
     def try_case(self, index: int) -> None:
         """Raises AssertionError where a promise is not kept."""
-        folder = self._folder / f"home-{index}"
-        folder.mkdir()
-        home = CkHome(folder)
-        words = ("run", f"program:{PROGRAM}")
-        started = [start(home, *words), start(home, *words, "--tmp_dir=tmp-other")]
-        for process in started:
-            ended = wait(process)
+        shutil.rmtree(self._folder)
+        self._folder.mkdir()
+        home = CkHome(self._folder)
+        for ended in [wait(process) for process in [start(home, *c) for c in self._draw(index)]]:
             ended.check_said()
             assert ended.code == 0, ended.said[-5000:]
-        entries = Path(home.environment["CK_REPOS"], "local", "env").glob("*/.cm/meta.json")
-        paths = Counter()
-        for entry in entries:
-            meta = json.loads(entry.read_text())
-            paths[meta["soft_uoa"], meta["customize"].get("full_path")] += 1
+        paths: Counter[tuple[str, str]] = Counter()
+        for meta in Path(home.environment["CK_REPOS"], "local", "env").glob("*/.cm/meta.json"):
+            entry = json.loads(meta.read_text())
+            paths[entry["soft_uoa"], entry["customize"].get("full_path")] += 1
         twice = [path for path, count in paths.items() if count > 1]
         assert not twice, f"registered twice: {twice}"
-        again = wait(start(home, *words))
+        again = wait(start(home, *self.RUN))
         assert again.code == 0, f"the home is broken: {again.said[-5000:]}"
-        shutil.rmtree(folder)

@@ -17,6 +17,7 @@ _MACHINE_ERRNOS = frozenset(
         errno.EFBIG,
         errno.EIO,
         errno.EISDIR,
+        errno.ELOOP,
         errno.ENAMETOOLONG,
         errno.ENOENT,
         errno.ENOSPC,
