@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from .processes import Ended, run
-from .shim import Fault, count_changes
+from .shim import ACTIONS, Fault, count_changes
 from .writers import RECORDINGS, WRITERS, Writer
 
 KILLS = ("kill", "power cut")
@@ -44,6 +46,11 @@ class Writing:
         fault.log.unlink(missing_ok=True)
         ended = self._run(writer, fault)
         ended.check_said()
+        if ended.code > 0:
+            # "error: No space left on device" says not where.
+            what = os.strerror(ACTIONS[action][1])
+            names_file = str(work) in ended.said or re.search(rf"(?<!error): {what}", ended.said)
+            assert names_file, f"no file named: {ended.said}"
         if action == "power cut":
             fault.cut_power()
         is_there = writer.check(work)

@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.common.files import sync_folder
+from ck_mlperf.common.files import name_in_errors, sync_folder
 from ck_mlperf.common.locks import hold_lock
 from ck_mlperf.images.dataset import MAP_FILE
 from ck_mlperf.images.preprocessed import IMAGES_FILE, RowDigests, hash_row, open_array
@@ -103,7 +103,8 @@ def write_progress(
 
 def publish(partial: Path, output: Path) -> None:
     """Move the finished files to `output`. The manifest, which makes it a set, moves last."""
-    with (partial / IMAGES_FILE).open("r+b") as file:
+    array = partial / IMAGES_FILE
+    with name_in_errors(array), array.open("r+b") as file:
         os.fsync(file.fileno())
     (output / MANIFEST_FILE).unlink(missing_ok=True)
     sync_folder(output)

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.files import name_in_errors
 from ck_mlperf.images.decode import decode_image
-from ck_mlperf.images.preprocessed import IMAGES_FILE, RowDigests, hash_row
+from ck_mlperf.images.preprocessed import RowDigests, hash_row
 from ck_mlperf.images.recipe import ImageRecipe
 
 # Most rows per task. A task costs the parent 0.3 ms, which is then 0.4% of the time of its rows.
@@ -118,13 +119,12 @@ def _make_rows(rows: Sequence[int]) -> dict[int, RowDigests]:
     first_byte = np.lib.format.open_memmap(_Worker.images_path, mode="r").offset
     # Written, not mapped: no page faults, and a failing disk gives an error, not a signal. Opened
     # for each task: an error in the initializer would be a traceback and a "killed" worker.
-    with _Worker.images_path.open("r+b", buffering=0) as file:
+    path = _Worker.images_path
+    with name_in_errors(path), path.open("r+b", buffering=0) as file:
         for row in rows:
             content = decode_image(_Worker.source / _Worker.names[row], _Worker.recipe, pixels)
             position = first_byte + row * pixels.nbytes
             if os.pwrite(file.fileno(), pixels.data, position) != pixels.nbytes:
-                raise UserError(
-                    f"row {row} of {IMAGES_FILE} was not written completely: disk full?"
-                )
+                raise UserError(f"{path}: row {row} was written in part: is the disk full?")
             made[row] = RowDigests(hash_row(pixels), content)
     return made
