@@ -17,7 +17,7 @@ export XDG_CACHE_HOME := $(HERE)/.ck/cache
 export PATH := $(BIN):$(PATH)
 unexport CK_LOCAL_REPO CK_ROOT CK_CFG PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: run test test-gpu test-all test-containers docs sbom setup ck-env lint clean bench-gpu bench-tensorrt bench-ck
+.PHONY: run test test-faults test-gpu test-all test-containers docs sbom setup ck-env lint clean bench-gpu bench-tensorrt bench-ck
 .DEFAULT_GOAL := run
 
 run: setup
@@ -27,6 +27,12 @@ test: setup .ck/test-installed
 	@$(BIN)/python tools/generate.py --check
 	@$(MAKE) -s lint
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# Kills, failing disks, two of everything at once, hostile files: docs/reliability.md.
+FAULTS_SEED ?= 1
+FAULTS_MINUTES ?= 10
+test-faults: setup .ck/test-installed
+	@$(BIN)/python test/faults --seed=$(FAULTS_SEED) --minutes=$(FAULTS_MINUTES) $(ARGS)
 
 test-gpu: setup .ck/test-installed
 	@$(BIN)/python -m pytest test -m gpu -v

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 
-def write_images(folder: Path) -> None:
-    """Write 40 small images with labels, without loss, of several shapes."""
+def write_images(folder: Path, count: int = 40) -> None:
+    """Write small images with labels, without loss, of several shapes."""
     folder.mkdir()
     random = np.random.default_rng(2)
     lines = []
-    for number in range(40):
+    for number in range(count):
         height, width = [(60, 80), (80, 60), (50, 50)][number % 3]
         pixels = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
         assert cv2.imwrite(str(folder / f"{number:02}.png"), pixels)

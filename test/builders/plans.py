@@ -49,15 +49,20 @@ def fake_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[
 
     def install(version: str) -> Path:
         folder = tmp_path / f"site-{version}"
-        (folder / "tensorrt").mkdir(parents=True)
-        text = FAKE.read_text().replace("@VERSION@", version)
-        (folder / "tensorrt" / "__init__.py").write_text(text)
+        write_fake(folder, version)
         monkeypatch.syspath_prepend(folder)
         monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
         return folder
 
     yield install
     sys.modules.pop("tensorrt", None)
+
+
+def write_fake(folder: Path, version: str) -> None:
+    """Make a folder for sys.path, with a stand-in for TensorRT of that version."""
+    (folder / "tensorrt").mkdir(parents=True)
+    text = FAKE.read_text().replace("@VERSION@", version)
+    (folder / "tensorrt" / "__init__.py").write_text(text)
 
 
 @pytest.fixture
@@ -85,20 +90,25 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         key = (precision, batch, operator)
         if key not in made:
             path = tmp_path_factory.mktemp("model") / f"small_{precision}.onnx"
-            onnx.save(build_graph(precision, batch, operator), path)
-            recipe = {
-                "name": "small",
-                "dataset": "digits",
-                "image": {"side": SIDE, "crop": 1.0, "interpolation": "area", "channels": "rgb"},
-                "mean": [0, 0, 0],
-                "scale": [1, 1, 1],
-                "classes": CLASSES,
-            }
-            path.with_suffix(".json").write_text(json.dumps(recipe))
+            write_model(path, build_graph(precision, batch, operator))
             made[key] = path
         return made[key]
 
     return make
+
+
+def write_model(path: Path, graph: onnx.ModelProto) -> None:
+    """Write a model of `build_graph`, with its recipe."""
+    onnx.save(graph, path)
+    recipe = {
+        "name": "small",
+        "dataset": "digits",
+        "image": {"side": SIDE, "crop": 1.0, "interpolation": "area", "channels": "rgb"},
+        "mean": [0, 0, 0],
+        "scale": [1, 1, 1],
+        "classes": CLASSES,
+    }
+    path.with_suffix(".json").write_text(json.dumps(recipe))
 
 
 def build_graph(precision: str, batch: str | int, operator: str) -> onnx.ModelProto:

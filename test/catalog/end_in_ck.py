@@ -1,5 +1,7 @@
 """As CK's own code that ends in what argv[1] names, after a hook was called."""
 
+import errno
+import os
 import signal
 import sys
 
@@ -18,5 +20,7 @@ if sys.argv[1] == "interrupt":
 elif sys.argv[1] == "pipe":
     sys.stdin.read()  # until the reader of stdout is gone
     print("after", flush=True)
+elif sys.argv[1] == "disk":
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as of a file that CK closes
 else:
     raise ValueError("a defect")

@@ -8,20 +8,25 @@ from pathlib import Path
 
 import pytest
 
+FULL = "CK cannot write below CK_REPOS or CK_TOOLS: No space left on device"
 SCRIPT = Path(__file__).with_name("end_in_ck.py")
 
 
 @pytest.mark.parametrize(
     ("how", "status", "said"),
-    [("interrupt", 130, ["error: interrupted"]), ("defect", 1, ["ValueError: a defect"])],
+    [
+        ("interrupt", 130, ["error: interrupted"]),
+        ("disk", 2, [f"error: {FULL}"]),
+        ("defect", 1, ["ValueError: a defect"]),
+    ],
 )
-def test_ctrl_c_in_cks_own_code_is_one_line(how: str, status: int, said: list[str]) -> None:
+def test_what_is_no_bug_of_cks_own_code_is_one_line(how: str, status: int, said: list[str]) -> None:
     process = subprocess.run([sys.executable, SCRIPT, how], capture_output=True, text=True)
     assert process.returncode == status
     assert process.stdout == "before\n"
     lines = process.stderr.splitlines()
     assert lines[-1:] == said
-    assert (len(lines) == 1) is (how == "interrupt")
+    assert (len(lines) == 1) is (how != "defect")
 
 
 def test_a_closed_pipe_in_cks_own_code_is_silent() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 
 import pytest
 
@@ -28,9 +29,10 @@ def test_a_message_says_nothing_to_the_terminal(capsys):
     assert capsys.readouterr().err == "error: a\ufffd[2J\ufffd\ufffd.json:\n\tno\ufffd\n"
 
 
-def test_an_error_of_the_machine_names_the_file(capsys):
-    assert run(OSError(errno.ENOSPC, "No space left on device", "/data/images.npy")) == 2
-    assert capsys.readouterr().err == "error: /data/images.npy: No space left on device\n"
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.ELOOP])
+def test_an_error_of_the_machine_names_the_file(number, capsys):
+    assert run(OSError(number, os.strerror(number), "/data/images.npy")) == 2
+    assert capsys.readouterr().err == f"error: /data/images.npy: {os.strerror(number)}\n"
 
 
 @pytest.mark.parametrize("status", [None, 0, 1])

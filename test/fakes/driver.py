@@ -194,8 +194,10 @@ def write_nvidia_smi(folder: Path, text: str, status: int = 0) -> None:
 def set_gpus(no_gpu: Path) -> Callable[..., None]:
     """set_gpus(('NVIDIA A100', '8.0'), ...): what nvidia-smi says from now on."""
 
-    def set_them(*gpus: tuple[str, str]) -> None:
-        lines = [f"{i}, GPU-{i}abc, {name}, {cap}" for i, (name, cap) in enumerate(gpus)]
-        write_nvidia_smi(no_gpu, "\n".join(lines))
+    return lambda *gpus: write_gpus(no_gpu, *gpus)
 
-    return set_them
+
+def write_gpus(folder: Path, *gpus: tuple[str, str]) -> None:
+    """Put a nvidia-smi into a folder of programs that finds these GPUs."""
+    lines = [f"{i}, GPU-{i}abc, {name}, {cap}" for i, (name, cap) in enumerate(gpus)]
+    write_nvidia_smi(folder, "\n".join(lines))

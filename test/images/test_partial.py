@@ -246,6 +246,12 @@ def test_a_disk_that_turns_out_full(images, tmp_path, library_environment):
     assert not list(out.glob(".partial-*"))
 
 
+def test_an_array_that_the_workers_cannot_open(images, tmp_path):
+    """The error is said as it is, not as that of a process that was killed."""
+    with pytest.raises(FileNotFoundError, match=r"absent\.npy"):
+        list(workers.decode_rows(images, tmp_path / "absent.npy", ["00.png"], RECIPE, [0], 1))
+
+
 def test_a_disk_that_is_full(images, tmp_path, monkeypatch):
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -63,6 +63,18 @@ def test_an_array_of_another_kind(whole, array):
         load_preprocessed(whole)
 
 
+@pytest.mark.parametrize("old", [b"'fortran_order'", b"(40, 32"])
+def test_an_array_with_a_damaged_header(whole, old):
+    """numpy reads it as Python, and lets several of Python's errors through."""
+    path = whole / "images.npy"
+    for new in (b"'fort\n", b"[[", b"{}: 1, "):
+        content = path.read_bytes()
+        path.write_bytes(content.replace(old, new.ljust(len(old)), 1))
+        with pytest.raises(UserError, match=r"images\.npy"):
+            load_preprocessed(whole)
+        path.write_bytes(content)
+
+
 def test_an_archive_in_place_of_the_array(whole):
     with (whole / "images.npy").open("wb") as file:
         np.savez(file, images=np.zeros((40, 32, 32, 3), np.uint8))
@@ -91,6 +103,7 @@ def test_labels_that_changed(whole, edit):
     [
         {"format": 2},
         {"dataset": "cifar"},
+        {"dataset": {}},
         {"count": 39},
         {"count": "40"},
         {"recipe": None},

@@ -145,6 +145,8 @@ def test_what_is_missing_is_listed_with_a_template(model):
         {"mean": 0},
         {"mean": [1, 2, "3"]},
         {"mean": [1, 2, float("nan")]},
+        {"mean": [1, 2, 10**400]},
+        {"mean": [1, 2, -1e39]},
         {"scale": [1, 0, 1]},
         {"scale": [1, 1, float("inf")]},
         {"classes": 0},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import signal
@@ -10,7 +9,6 @@ import subprocess
 import time
 import uuid
 
-import jsonschema
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -293,28 +291,3 @@ def test_kill_of_the_program_leaves_no_result(ck):
     assert "killed" in stderr
     assert not (ck.tmp / "record.json").exists()
     assert not list(ck.tmp.glob("mlperf_log_*"))
-
-
-def test_kill_while_a_point_is_recorded(ck, repository):
-    """What is left never looks like a result, and does not stand in the way of the next one."""
-    schema = json.loads((repository / "src/ck_mlperf/results/record.schema.json").read_text())
-    experiment = ck.experiments / "killed"
-    command = ["benchmark", PROGRAM, "--repetitions=1", "--record", "--record_repo=local",
-               "--record_uoa=killed", "--tags=killed", "--skip_stat_analysis",
-               "--process_multi_keys", "--sleep=0",
-               "--env.CK_LOADGEN_DATASET_SIZE=10"]  # fmt: skip
-    killed = 0
-    # Before a change of CK's files: each of the first, then every sixth.
-    for at in itertools.chain(range(1, 5), itertools.count(5, 6)):
-        process = ck(*command, code=None, KILL_FOLDER=str(ck.experiments), KILL_AT=str(at))
-        if process.returncode == 0:
-            break
-        assert process.returncode == -signal.SIGKILL
-        killed += 1
-        assert "waiting" not in process.stderr  # for the dead process before it
-    assert killed >= 5
-    points = list(experiment.glob("ckp-*.0001.json"))
-    assert points
-    for path in points:
-        record = json.loads(path.read_text())["characteristics_list"][0]["run"]
-        jsonschema.validate({key: record[key] for key in schema["properties"]}, schema)

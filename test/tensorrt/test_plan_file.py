@@ -212,6 +212,7 @@ def test_sidecar_that_is_none(write, name):
         ("recipe.input.step", 0.5),  # of a type that has none
         ("recipe.mean", [1, 2]),
         ("recipe.mean", "abc"),
+        ("recipe.mean", [1, 2, 10**400]),
         ("recipe.image", {"side": 10**9}),
         ("recipe.surplus", 1),
         ("recipe.max_batch", 33),

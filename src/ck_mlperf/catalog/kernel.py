@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Protocol, TypeVar
 
-from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.errors import UserError, describe_os_error, is_of_machine
 from ck_mlperf.common.shell import PLAIN_RULE, is_plain
 from ck_mlperf.common.tags import join_tags, split_tags
 
@@ -80,13 +80,16 @@ def hook(function: Callable[[Request], Result]) -> Callable[[Request], Result]:
 def _end_without_traceback(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """Ctrl-C, and a pipe that was closed (`ck run ... | head`), are no errors of CK's code."""
+    """Ctrl-C, a pipe that was closed (`ck run ... | head`) and a full disk are no bugs of CK's."""
     if issubclass(kind, KeyboardInterrupt):
         fail("interrupted", code=_INTERRUPTED)
     if issubclass(kind, BrokenPipeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())  # the interpreter flushes it at its end
         raise SystemExit(_PIPE_CLOSED)
+    if isinstance(error, OSError) and is_of_machine(error):
+        where = "" if error.filename else "CK cannot write below CK_REPOS or CK_TOOLS: "
+        fail(f"{where}{describe_os_error(error)}")
     sys.__excepthook__(kind, error, trace)
 
 

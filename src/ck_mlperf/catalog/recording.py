@@ -20,7 +20,7 @@ from ck_mlperf.catalog.experiment_entry import (
 )
 from ck_mlperf.catalog.kernel import read_command_line
 from ck_mlperf.common.errors import UserError, describe_os_error
-from ck_mlperf.common.files import MOST_LOG_BYTES, read_regular, write_file
+from ck_mlperf.common.files import MOST_LOG_BYTES, name_in_errors, read_regular, write_file
 from ck_mlperf.loadgen.job import USER_CONF
 from ck_mlperf.results.accuracy_runs import name_accuracy_runs
 from ck_mlperf.results.kept_logs import keep_content
@@ -101,11 +101,12 @@ def _save(i: Request) -> Request:
         if ours:
             i = dict(i, string=name_accuracy_runs(Path(folder), i["string"]))
     temporary = os.path.join(folder, f".{name}.{os.getpid()}")
-    saved = _plain["save"](dict(i, text_file=temporary))
-    if not saved["return"]:
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, i["text_file"])
+    with name_in_errors(Path(i["text_file"])):
+        saved = _plain["save"](dict(i, text_file=temporary))
+        if not saved["return"]:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, i["text_file"])
     return saved
 
 

@@ -17,6 +17,7 @@ _MACHINE_ERRNOS = frozenset(
         errno.EFBIG,
         errno.EIO,
         errno.EISDIR,
+        errno.ELOOP,
         errno.ENAMETOOLONG,
         errno.ENOENT,
         errno.ENOSPC,
@@ -42,13 +43,18 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     except UserError as error:
         status = _report(str(error))
     except OSError as error:
-        if error.errno not in _MACHINE_ERRNOS:
+        if not is_of_machine(error):
             raise
         status = _report(describe_os_error(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
     sys.exit(status)
+
+
+def is_of_machine(error: OSError) -> bool:
+    """Whether a correct program meets such an error: a full disk, no permission, no such file."""
+    return error.errno in _MACHINE_ERRNOS
 
 
 def describe_os_error(error: OSError) -> str:

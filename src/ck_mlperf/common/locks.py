@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ck_mlperf.common.files import name_in_errors
+
 _POLL_S = 0.05
 
 
@@ -37,8 +39,9 @@ def hold_lock(
         except BlockingIOError:
             on_wait(os.pread(fd, 20, 0).decode(errors="replace").strip() or "unknown")
             _wait(fd, path, timeout_s)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        with name_in_errors(path):
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         yield fd
     finally:
         os.close(fd)

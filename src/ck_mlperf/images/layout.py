@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ck_mlperf.common.archives import MARKER_FILE, unpack
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.common.files import read_text, replace_folder
+from ck_mlperf.common.files import read_text, replace_folder, write_file
 from ck_mlperf.images.dataset import (
     IMAGE_SUFFIXES,
     MAP_FILE,
@@ -92,7 +92,7 @@ def _link_images(images: Mapping[str, Path], made: Path, labels: Path) -> Path:
     with replace_folder(made / "images") as folder:
         for name, _ in listed:
             (folder / name).symlink_to(images[name])
-        (folder / MAP_FILE).write_text(format_labels(listed), encoding="utf-8")
+        write_file(folder / MAP_FILE, format_labels(listed))
     return made / "images"
 
 

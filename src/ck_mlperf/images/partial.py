@@ -20,10 +20,10 @@ from typing import IO, Any
 import numpy as np
 
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.common.files import open_regular, read_text, sync_folder
+from ck_mlperf.common.files import name_in_errors, read_text, sync_folder
 from ck_mlperf.common.locks import hold_lock
 from ck_mlperf.images.dataset import MAP_FILE
-from ck_mlperf.images.preprocessed import IMAGES_FILE, RowDigests, hash_row
+from ck_mlperf.images.preprocessed import IMAGES_FILE, RowDigests, hash_row, open_array
 from ck_mlperf.images.source import MANIFEST_FILE
 
 PROGRESS_FILE = "progress"
@@ -75,8 +75,7 @@ def read_progress(partial: Path, states: Sequence[str]) -> dict[int, RowDigests]
 
     states: `Source.states`.
     """
-    open_regular(partial / IMAGES_FILE).close()
-    images = np.lib.format.open_memmap(partial / IMAGES_FILE, mode="r")
+    images = open_array(partial / IMAGES_FILE)
     try:
         lines = read_text(partial / PROGRESS_FILE).splitlines()
     except FileNotFoundError:
@@ -104,7 +103,8 @@ def write_progress(
 
 def publish(partial: Path, output: Path) -> None:
     """Move the finished files to `output`. The manifest, which makes it a set, moves last."""
-    with (partial / IMAGES_FILE).open("r+b") as file:
+    array = partial / IMAGES_FILE
+    with name_in_errors(array), array.open("r+b") as file:
         os.fsync(file.fileno())
     (output / MANIFEST_FILE).unlink(missing_ok=True)
     sync_folder(output)
@@ -119,8 +119,7 @@ def publish(partial: Path, output: Path) -> None:
 def _allocate(path: Path, shape: tuple[int, ...]) -> None:
     """Make sure that `path` is an array of this shape, with all its space on the disk."""
     try:
-        open_regular(path).close()
-        array = np.lib.format.open_memmap(path, mode="r")
+        array = open_array(path)
         if array.shape != shape or array.dtype != np.uint8:
             raise ValueError("an array of another plan")
     except (FileNotFoundError, ValueError):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ck_mlperf.common.errors import UserError, run_main
-from ck_mlperf.common.files import write_file
+from ck_mlperf.common.files import name_in_errors, write_file
 from ck_mlperf.images.dataset import DATASET_CLASSES, MAP_FILE, format_labels
 from ck_mlperf.images.decode import library_versions
 from ck_mlperf.images.originals import combine_digests, find_archive
@@ -115,6 +115,7 @@ def _fill_array(
     digests = read_progress(partial, states)
     todo = [row for row in range(len(names)) if row not in digests]
     with (
+        name_in_errors(partial),
         (partial / PROGRESS_FILE).open("a", encoding="ascii") as progress,
         array.open("r+b") as file,
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import tokenize
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,8 +58,7 @@ def load_preprocessed(folder: Path, verify: bool = False) -> PreprocessedSet:
     advice = f"Remove {folder} and preprocess again"
     path = folder / IMAGES_FILE
     try:
-        open_regular(path).close()
-        images = np.lib.format.open_memmap(path, mode="r")
+        images = open_array(path)
     except (ValueError, FileNotFoundError) as error:
         raise UserError(f"{path}: missing or damaged ({error}). {advice}") from None
     if images.shape != shape or images.dtype != np.uint8 or not images.flags.c_contiguous:
@@ -75,6 +75,15 @@ def load_preprocessed(folder: Path, verify: bool = False) -> PreprocessedSet:
         raise UserError(f"{path}: its pixels have changed since it was made. {advice}")
     names, labels = zip(*listed, strict=True)
     return PreprocessedSet(images, np.array(labels, np.int32), list(names), manifest)
+
+
+def open_array(path: Path) -> np.memmap[Any, np.dtype[Any]]:
+    """The array in a file, memory-mapped, read-only. Raises ValueError where it is damaged."""
+    open_regular(path).close()  # to open a FIFO would wait for its writer
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except (tokenize.TokenError, SyntaxError, TypeError, OverflowError) as error:
+        raise ValueError(f"its header is damaged: {error}") from None  # numpy reads it as Python
 
 
 class RowDigests(NamedTuple):

@@ -133,7 +133,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if (
         not isinstance(manifest, dict)
         or manifest.get("format") != FORMAT
-        or manifest.get("dataset") not in DATASET_CLASSES
+        or manifest.get("dataset") not in [*DATASET_CLASSES]  # a list: JSON has what has no hash
         or type(manifest.get("count")) is not int
         or not isinstance(manifest.get("recipe"), dict)
         or not all(isinstance(manifest.get(key), str) for key in texts)

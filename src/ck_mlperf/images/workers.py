@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.files import name_in_errors
 from ck_mlperf.images.decode import decode_image
-from ck_mlperf.images.preprocessed import IMAGES_FILE, RowDigests, hash_row
+from ck_mlperf.images.preprocessed import RowDigests, hash_row
 from ck_mlperf.images.recipe import ImageRecipe
 
 # Most rows per task. A task costs the parent 0.3 ms, which is then 0.4% of the time of its rows.
@@ -88,8 +89,7 @@ class _Worker:
     source: Path
     names: Sequence[str]
     recipe: ImageRecipe
-    images_fd: int
-    first_byte: int
+    images_path: Path
     pixels: npt.NDArray[np.uint8]
 
 
@@ -102,9 +102,7 @@ def _start_worker(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=_die_with_parent, daemon=True).start()
     _Worker.source, _Worker.names, _Worker.recipe = source, names, recipe
-    # Written, not mapped: no page faults, and a failing disk gives an error, not a signal.
-    _Worker.images_fd = os.open(images_path, os.O_WRONLY)
-    _Worker.first_byte = np.lib.format.open_memmap(images_path, mode="r").offset
+    _Worker.images_path = images_path
     _Worker.pixels = np.empty((recipe.side, recipe.side, 3), np.uint8)
 
 
@@ -118,10 +116,15 @@ def _die_with_parent() -> None:
 def _make_rows(rows: Sequence[int]) -> dict[int, RowDigests]:
     made = {}
     pixels = _Worker.pixels
-    for row in rows:
-        content = decode_image(_Worker.source / _Worker.names[row], _Worker.recipe, pixels)
-        position = _Worker.first_byte + row * pixels.nbytes
-        if os.pwrite(_Worker.images_fd, pixels.data, position) != pixels.nbytes:
-            raise UserError(f"row {row} of {IMAGES_FILE} was not written completely: disk full?")
-        made[row] = RowDigests(hash_row(pixels), content)
+    first_byte = np.lib.format.open_memmap(_Worker.images_path, mode="r").offset
+    # Written, not mapped: no page faults, and a failing disk gives an error, not a signal. Opened
+    # for each task: an error in the initializer would be a traceback and a "killed" worker.
+    path = _Worker.images_path
+    with name_in_errors(path), path.open("r+b", buffering=0) as file:
+        for row in rows:
+            content = decode_image(_Worker.source / _Worker.names[row], _Worker.recipe, pixels)
+            position = first_byte + row * pixels.nbytes
+            if os.pwrite(file.fileno(), pixels.data, position) != pixels.nbytes:
+                raise UserError(f"{path}: row {row} was written in part: is the disk full?")
+            made[row] = RowDigests(hash_row(pixels), content)
     return made

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +67,7 @@ SOURCE_KEYS = ("network", "source_md5", "precision")
 # Only in the recipe of a file whose input is int8.
 STEP_KEY = "input.step"
 _INT8_LEAST, _INT8_MOST = -128, 127
+_FLOAT32_MOST = 3.4e38  # what mean, scale and step are computed in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -337,7 +337,7 @@ def _describe_wish(key: str, value: Any) -> str | None:
 
 
 def _is_finite(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) <= _FLOAT32_MOST
 
 
 def _describe_missing(

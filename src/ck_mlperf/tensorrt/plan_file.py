@@ -31,6 +31,11 @@ from ck_mlperf.tensorrt.key import (
 
 FORMAT = 1
 _MOST_SIDECAR_BYTES = 64 << 20
+# What reading JSON of another shape can raise.
+_WRONG = (
+    *(ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError),
+    UserError,
+)
 
 
 class PlanError(UserError):
@@ -114,7 +119,7 @@ def read_sidecar(plan: Path) -> Sidecar:
         if len(content) > _MOST_SIDECAR_BYTES:
             raise ValueError("too large")
         return _parse_sidecar(json.loads(content))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, UserError) as error:
+    except _WRONG as error:
         reason = f"{error}" if isinstance(error, ValueError | UserError) else repr(error)
         raise PlanError(
             f"{path}: not a plan's sidecar: {reason}. {_describe_fix(plan, None)}"
