@@ -133,5 +133,5 @@ def test_context_has_what_ck_needs_and_no_more(repository):
     kept = {line[1:] for line in (repository / ".dockerignore").read_text().splitlines()
             if line.startswith("!")}  # fmt: skip
     kinds = {path.parent.parent.parent.name for path in repository.glob("*/*/.cm/meta.json")}
-    others = {".ckr.json", ".cm", "LICENSE", "requirements.txt", "src"}
+    others = {".ckr.json", ".cm", "LICENSE", "locks", "requirements.txt", "src"}
     assert kept == kinds - {"docker"} | others
