@@ -123,7 +123,7 @@ def applies(marker: Marker | None, python: str, machine: str) -> bool:
 
 
 def audit() -> int:
-    """pip-audit's exit code for all pins. It knows one version of a package a file: several files."""
+    """pip-audit's exit code for all pins: in several files, as a file has one version of each."""
     versions: dict[str, set[str]] = {}
     for name in LOCKS:
         for pin, _ in read_pins(name):
