@@ -17,7 +17,7 @@ export XDG_CACHE_HOME := $(HERE)/.ck/cache
 export PATH := $(BIN):$(PATH)
 unexport CK_LOCAL_REPO CK_ROOT CK_CFG PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: run test test-faults test-gpu test-all test-containers docs sbom setup ck-env lint clean bench-gpu bench-tensorrt bench-ck
+.PHONY: run test test-faults test-gpu test-all test-containers docs sbom lock audit setup ck-env lint clean bench-gpu bench-tensorrt bench-ck
 .DEFAULT_GOAL := run
 
 run: setup
@@ -25,6 +25,7 @@ run: setup
 
 test: setup .ck/test-installed
 	@$(BIN)/python tools/generate.py --check
+	@$(BIN)/python tools/lock.py --check
 	@$(MAKE) -s lint
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -51,6 +52,19 @@ docs: setup .ck/test-installed
 sbom: setup
 	@sh .ci/with-docker.sh $(BIN)/python tools/sbom.py ctuning/$(IMAGE) .ck/sbom/$(IMAGE).cdx.json
 
+# Writes locks/ again after a change of ranges; ARGS=--upgrade takes the newest versions.
+lock: .ck/lock-tools/installed
+	@.ck/lock-tools/bin/python tools/lock.py $(ARGS)
+
+# Known vulnerabilities of all that locks/ pins, by pip-audit, whose database is on the network.
+audit: .ck/lock-tools/installed
+	@.ck/lock-tools/bin/python tools/lock.py --audit
+
+.ck/lock-tools/installed: locks/tools.txt
+	@$(PYTHON) -m venv --clear .ck/lock-tools
+	@.ck/lock-tools/bin/python -m pip --disable-pip-version-check -q install --require-hashes -r locks/tools.txt
+	@touch $@
+
 lint:
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -64,11 +78,11 @@ setup: .ck/registered
 ck-env: setup
 	@echo 'export CK_REPOS="$(CK_REPOS)" CK_TOOLS="$(CK_TOOLS)" PATH="$(BIN):$$PATH"; unset CK_LOCAL_REPO CK_ROOT CK_CFG PYTHONPATH PYTHONHOME'
 
-.ck/installed: requirements.txt pyproject.toml .ci/setup.sh
+.ck/installed: locks/run.txt locks/ck.txt pyproject.toml .ci/setup.sh
 	@PYTHON="$(PYTHON)" sh .ci/setup.sh install
 .ck/registered: .ck/installed .ckr.json
 	@sh .ci/setup.sh register
-.ck/test-installed: .ck/installed requirements-test.txt
+.ck/test-installed: .ck/installed locks/test.txt locks/stubs.txt
 	@sh .ci/setup.sh install-test
 
 # These files cannot be called tensorrt.py and ck.py: Python would import them in place of what
@@ -87,8 +101,8 @@ docs/report.png: docs/analysis-records.zip .ck/test-installed
 # On PYTHONPATH, ONNX Runtime's GPU build goes before the CPU's, which has the same name.
 bench-gpu: setup .ck/gpu
 	@PYTHONPATH=$(HERE)/.ck/gpu:$(SRC) $(BIN)/python bench/gpu.py
-.ck/gpu: requirements-gpu.txt
-	@$(BIN)/python -m pip install --upgrade --target .ck/gpu -r requirements-gpu.txt
+.ck/gpu: locks/gpu.txt
+	@$(BIN)/python -m pip install --upgrade --target .ck/gpu --no-build-isolation --require-hashes -r locks/gpu.txt
 	@touch .ck/gpu
 
 clean:

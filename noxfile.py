@@ -32,7 +32,7 @@ def tests(session: nox.Session, version: str) -> None:
     session.run(python, "-m", "venv", "--clear", str(folder))
     python = str(folder.resolve() / "bin" / "python")
     pip = [python, "-m", "pip", "--disable-pip-version-check", "-q", "install", "--no-compile"]
-    session.run(*pip, "setuptools", "wheel", 'zombie-imp; python_version >= "3.12"')
-    session.run(*pip, "-r", "requirements.txt", "-r", "requirements-test.txt")
-    session.run(*pip, "--no-build-isolation", "ck==2.6.4")
+    pip.append("--require-hashes")
+    session.run(*pip, "-r", "locks/run.txt")
+    session.run(*pip, "--no-build-isolation", "-r", "locks/ck.txt", "-r", "locks/test.txt")
     session.run(python, "-m", "pytest", *session.posargs)

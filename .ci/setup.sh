@@ -5,6 +5,7 @@ set -eu
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 2; }
 # Python compiles what is imported: all of it, by pip, would be half of an installation's time.
+# Versions and hashes are from locks/ (tools/lock.py); `ck pull` installs requirements.txt.
 pip_install() { .venv/bin/python -m pip --disable-pip-version-check -q install --no-compile "$@"; }
 
 install() {
@@ -28,14 +29,13 @@ END
         # What CK installed was for the Python before; experiments stay.
         rm -rf .ck/installed .venv .ck/repos/local/env .ck/tools
         "$PYTHON" -m venv .venv
-    elif is_newer .ck/installed requirements.txt pyproject.toml .ci/setup.sh; then
+    elif is_newer .ck/installed locks/run.txt locks/ck.txt pyproject.toml .ci/setup.sh; then
         return
     fi
     rm -f .ck/installed
     say "Installing CK, LoadGen and ONNX Runtime into .venv ..."
-    # CK 2.6.4 builds from its sdist by importing itself, and imports `imp`, which Python 3.12 removed.
-    pip_install setuptools wheel 'zombie-imp; python_version >= "3.12"' -r requirements.txt
-    pip_install --no-build-isolation ck==2.6.4
+    pip_install --require-hashes -r locks/run.txt
+    pip_install --no-build-isolation --require-hashes -r locks/ck.txt
     pip_install --no-build-isolation --no-deps -e .
     touch .ck/installed
 }
@@ -55,11 +55,10 @@ is_newer() { # FILE OTHER ...
 
 install_test() {
     begin
-    if is_newer .ck/test-installed .ck/installed requirements-test.txt; then return; fi
+    if is_newer .ck/test-installed .ck/installed locks/test.txt locks/stubs.txt; then return; fi
     mv .ck/installed .ck/installing
-    pip_install -r requirements-test.txt
-    # Types for mypy, without the library that they describe.
-    pip_install --no-deps tensorrt-stubs==10.13.0.35.1
+    pip_install --require-hashes -r locks/test.txt
+    pip_install --no-deps --require-hashes -r locks/stubs.txt
     .venv/bin/python tools/tensorrt_stubs.py
     mv .ck/installing .ck/installed
     touch .ck/test-installed

@@ -5,6 +5,7 @@
 
 Images: an entry of docker/ for each image of tools/docker/images.json, from the templates beside
 it. `@name@` is a value; a line that starts with `@cpu:` or `@gpu:` is of one kind of image only.
+`digest` in images.json is the base's, 'sha256:HEX', or empty where nobody has noted it.
 
 Alias files: CK finds an entry by `<module>/.cm/alias-a-<alias>` (holding its UID) and
 `alias-u-<UID>` (holding its alias). An entry's UID is the `backup_data_uid` of its
@@ -71,15 +72,25 @@ ON_GPU = (
 def docker_values(name: str, image: dict[str, str]) -> dict[str, str]:
     """What the templates of an image name: the image's own values, and those made from them."""
     values = {"name": name, "image": DOCKER_IMAGE, "check": DOCKER_CHECK, **image}
+    values |= pin_base(image["base"], image["digest"])
     command = f"ck run program:{PROGRAM} --skip_print_timers --env.CK_SILENT_MODE"
     command += " --env.CK_LOADGEN_MODE=AccuracyOnly"
     if "tensorrt" in image:
         values["major"] = image["tensorrt"].partition(".")[0]
-        bindings = {"12": "cuda-bindings>=12.8,<13", "13": "cuda-bindings>=13,<14"}
-        values["cuda_bindings"] = bindings[image["cuda"].partition(".")[0]]
+        values["cuda_lock"] = f"cuda-{image['cuda'].partition('.')[0]}"
         command += ON_GPU
     log = f"$CK_REPOS/ck-mlperf/program/{PROGRAM}/tmp/mlperf_log_summary.txt"
     return values | {"command": f"{command} && cat {log}", "run": DOCKER_RUN}
+
+
+def pin_base(base: str, digest: str) -> dict[str, str]:
+    """The base by its digest; without one by its tag, and a line that says so."""
+    if not digest:
+        note = "The base is pinned by its tag alone: its digest is not in tools/docker/images.json."
+        return {"pinned_base": base, "base_note": note}
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+        raise SystemExit(f"error: images.json: digest {digest!r} of {base}: want sha256:HEX or ''")
+    return {"pinned_base": f"{base}@{digest}", "base_note": "The base is pinned by its digest."}
 
 
 def docker_entries() -> dict[Path, str]:

@@ -15,7 +15,9 @@ from typing import Any
 from urllib.parse import quote
 
 PYTHON = (
-    "python3 -m venv /tmp/sbom && /tmp/sbom/bin/pip -q install cyclonedx-bom >&2"
+    "python3 -m venv /tmp/sbom"
+    " && /tmp/sbom/bin/pip -q install --require-hashes"
+    " -r /home/dvdt/CK_REPOS/ck-mlperf/locks/sbom.txt >&2"
     " && /tmp/sbom/bin/cyclonedx-py environment /home/dvdt/venv"
 )
 DEBIAN = (

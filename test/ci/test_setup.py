@@ -83,9 +83,11 @@ class Installer:
         self.folder, self.log, self.python = folder, tmp_path / "log", tmp_path / "python"
         self.python.write_text(STUB)
         self.python.chmod(0o755)
-        for name in ("requirements.txt", "pyproject.toml"):
+        (folder / "locks").mkdir()
+        needed = ("locks/run.txt", "locks/ck.txt", "pyproject.toml")
+        for name in needed:
             (folder / name).touch()
-        for file in ("requirements.txt", "pyproject.toml", ".ci/setup.sh"):
+        for file in (*needed, ".ci/setup.sh"):
             os.utime(folder / file, (1, 1))
 
     def start(self) -> subprocess.Popen[str]:
@@ -127,7 +129,7 @@ def test_an_interrupted_upgrade_is_made_anew_and_keeps_experiments(installer):
     experiment = installer.folder / ".ck/repos/local/experiment/mine"
     assert installer.run() == 0
     experiment.mkdir(parents=True)
-    os.utime(installer.folder / ".ck/installed", (0, 0))  # requirements.txt is newer
+    os.utime(installer.folder / ".ck/installed", (0, 0))  # locks/run.txt is newer
     (installer.folder / "stop").touch()
     assert installer.run() == -signal.SIGKILL
     (installer.folder / "stop").unlink()

@@ -92,6 +92,15 @@ def test_a_download(server, output, known_hash, path):
     assert os.listdir(output.parent) == [output.name]
 
 
+def test_a_file_of_which_only_the_md5_is_known(server, output, capsys):
+    fetch(output, MD5, [server.url("file")])
+    printed = capsys.readouterr().out
+    assert "checked by its md5 alone" in printed
+    assert f"--env.PACKAGE_HASH={SHA256}" in printed
+    fetch(output, SHA256, [server.url("file")])
+    assert capsys.readouterr().out == ""
+
+
 def test_a_file_that_is_there_is_not_downloaded_again(server, output):
     fetch(output, SHA256, [server.url("file")])
     server.asked.clear()

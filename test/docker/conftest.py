@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import textwrap
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ Maintainer: none\\nDescription: stand-in\\n' $name >/tmp/$name/DEBIAN/control \\
           && dpkg-deb --build /tmp/$name && dpkg --install /tmp/$name.deb || exit 1; \\
         done \\
      && cd /usr/lib/python3/dist-packages \\
-     && for name in tensorrt-11.2.1 pycuda-2026.1; do \\
+     && for name in tensorrt-11.2.1 pycuda-@pycuda@; do \\
           mkdir $name.dist-info ${name%-*} \\
           && printf 'Metadata-Version: 2.1\\nName: %s\\nVersion: %s\\n' ${name%-*} ${name#*-} \\
             >$name.dist-info/METADATA \\
@@ -96,11 +97,14 @@ def cpu(ck, base) -> Image:
 
 
 @pytest.fixture(scope="session")
-def tensorrt(ck, base) -> Image:
+def tensorrt(ck, base, repository) -> Image:
     """The image of TensorRT 11 on a stand-in for NVIDIA's base."""
     stand_in = "localhost/tensorrt:stand-in"
     arguments = ["--build-arg", f"BASE_IMAGE={base or 'debian:12.12-slim'}", "-t", stand_in, "-"]
-    process = run_docker("build", *arguments, text=textwrap.dedent(STAND_IN))
+    lock = (repository / "locks" / "cuda-13.txt").read_text()
+    (pycuda,) = re.findall(r"^pycuda==(\S+)", lock, re.MULTILINE)
+    text = textwrap.dedent(STAND_IN).replace("@pycuda@", pycuda)
+    process = run_docker("build", *arguments, text=text)
     assert process.returncode == 0, process.stdout + process.stderr
     return build(ck, TENSORRT, stand_in)
 

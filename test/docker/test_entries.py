@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -129,9 +131,50 @@ def test_env_list_is_what_the_image_has(repository, name):
     assert listed == image
 
 
+@pytest.fixture
+def images(repository, tmp_path):
+    """Sets the digest of each base in a copy, and generates. Returns the process."""
+    for path in repository.iterdir():
+        if path.is_dir() and path.name not in (".git", ".venv", "docker", "tools"):
+            (tmp_path / path.name).symlink_to(path)
+    for name in ("docker", "tools"):
+        shutil.copytree(repository / name, tmp_path / name)
+
+    def generate(digest):
+        file = tmp_path / "tools/docker/images.json"
+        listed = json.loads(file.read_text())
+        changed = {name: image | {"digest": digest} for name, image in listed.items()}
+        file.write_text(json.dumps(changed))
+        command = [sys.executable, "tools/generate.py"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True), listed
+
+    return generate
+
+
+@pytest.mark.parametrize("digest", [f"sha256:{'0a' * 32}", ""])
+def test_a_base_is_pinned_by_its_digest_or_says_not(images, tmp_path, digest):
+    process, listed = images(digest)
+    assert process.returncode == 0, process.stderr
+    for name in NAMES:
+        text = (tmp_path / "docker" / name / "Dockerfile").read_text()
+        readme = (tmp_path / "docker" / name / "README.md").read_text()
+        pinned = f"{listed[name]['base']}@{digest}" if digest else listed[name]["base"]
+        assert f"\nARG BASE_IMAGE={pinned}\n" in text
+        for said in (text, readme):
+            assert ("pinned by its tag alone" in said) == (not digest)
+            assert ("pinned by its digest" in said) == bool(digest)
+
+
+@pytest.mark.parametrize("digest", ["latest", "sha256:0a", f"md5:{'0' * 64}"])
+def test_a_digest_that_is_none(images, digest):
+    process, _ = images(digest)
+    assert process.returncode == 1
+    assert f"digest '{digest}' of " in process.stderr
+
+
 def test_context_has_what_ck_needs_and_no_more(repository):
     kept = {line[1:] for line in (repository / ".dockerignore").read_text().splitlines()
             if line.startswith("!")}  # fmt: skip
     kinds = {path.parent.parent.parent.name for path in repository.glob("*/*/.cm/meta.json")}
-    others = {".ckr.json", ".cm", "LICENSE", "requirements.txt", "src"}
+    others = {".ckr.json", ".cm", "LICENSE", "locks", "requirements.txt", "src"}
     assert kept == kinds - {"docker"} | others

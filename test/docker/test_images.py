@@ -13,6 +13,7 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -150,6 +151,12 @@ def test_sbom(cpu, repository, tmp_path):
     assert purls["mlcommons_loadgen"].startswith("pkg:pypi/mlcommons-loadgen@")
     assert purls["libc6"].startswith("pkg:deb/debian/libc6@")
     assert "cyclonedx-bom" not in purls
+    # What pip installed is what the locks pin, and nothing else; pip itself is Debian's.
+    locks = [(repository / "locks" / f"{name}.txt").read_text() for name in ("run", "ck")]
+    pinned = set(re.findall(r"^([\w.-]+==[\w.+-]+)", "\n".join(locks), re.MULTILINE))
+    python = [unquote(purl) for purl in purls.values() if purl.startswith("pkg:pypi/")]
+    found = {purl.removeprefix("pkg:pypi/").replace("@", "==") for purl in python}
+    assert {name.partition("==")[0] for name in found - pinned} == {"pip"}
     failed = subprocess.run([sys.executable, script, "localhost/none:none", file],
                             capture_output=True, text=True)  # fmt: skip
     assert failed.returncode == 1

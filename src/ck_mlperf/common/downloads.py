@@ -57,6 +57,7 @@ def fetch(output: Path, known_hash: str, urls: Sequence[str], local: Path | None
                 path=output.parent,
                 downloader=functools.partial(_download_checked, algorithm, digest),
             )
+            _say_what_md5_is_worth(output, algorithm)
             return
         except _SourceError as error:
             failures.append(f"  {url}: {error}")
@@ -70,6 +71,17 @@ def fetch(output: Path, known_hash: str, urls: Sequence[str], local: Path | None
         "Name another place with --mirror URL, or download the file by other means and name it "
         "with --file PATH"
     )
+
+
+def _say_what_md5_is_worth(output: Path, algorithm: str) -> None:
+    """Whoever can read a file that only an md5 is published of learns what to pin it by."""
+    if algorithm == "md5":
+        print(
+            f"{output.name}: checked by its md5 alone, which does not prove that nobody replaced "
+            f"it: no sha256 is known here. This copy's, to pin it by from now on: "
+            f"--env.PACKAGE_HASH=sha256:{hash_file(output)}",
+            flush=True,
+        )
 
 
 def parse_hash(known_hash: str) -> tuple[str, str]:
