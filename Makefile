@@ -17,7 +17,7 @@ export XDG_CACHE_HOME := $(HERE)/.ck/cache
 export PATH := $(BIN):$(PATH)
 unexport CK_LOCAL_REPO CK_ROOT CK_CFG PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: run test test-faults test-gpu test-all test-containers docs sbom lock audit setup ck-env lint clean bench-gpu bench-tensorrt bench-ck
+.PHONY: run test test-long test-faults test-gpu test-all test-containers docs sbom lock audit setup ck-env lint clean bench-gpu bench-tensorrt bench-ck
 .DEFAULT_GOAL := run
 
 run: setup
@@ -27,7 +27,10 @@ test: setup .ck/test-installed
 	@$(BIN)/python tools/generate.py --check
 	@$(BIN)/python tools/lock.py --check
 	@$(MAKE) -s lint
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not long'
+
+test-long: setup .ck/test-installed
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m long
 
 # Kills, failing disks, two of everything at once, hostile files: docs/reliability.md.
 FAULTS_SEED ?= 1

@@ -23,6 +23,7 @@ SWEEP = ("--scenario=Offline", "--batch=1,2,4,8,16", "--repetitions=1", "--count
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_on_two_workers_of_which_one_is_killed(ck: CkHome, tmp_path: Path) -> None:
     """Each stands for a GPU; without one, CUDA_VISIBLE_DEVICES only tells them apart."""
     pytest.importorskip("distributed", reason="NOT RUN: needs Dask (pip install distributed)")

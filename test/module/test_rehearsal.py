@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from ..conftest import CkHome
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def test_one_command_goes_from_nothing_to_a_tree(own_ck: CkHome) -> None:

@@ -18,6 +18,7 @@ def read_record(ck) -> dict:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_uses_it_where_it_is_installed(own_ck):
     ck = own_ck
     if shutil.which("g++") is None:

@@ -165,6 +165,7 @@ def test_a_library_that_pip_cannot_get(ck, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_in_a_python_that_has_nothing_but_ck(make_ck, tmp_path, repository):
     """CK then installs every library into a folder of its own, and all of them are found.
 

@@ -137,6 +137,7 @@ def test_onnx_runtime_on_the_gpu_gets_its_libraries(handed_over, with_gpu):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @WITH_RTX
 @WITHOUT_GPU
 def test_a_plan_on_a_gpu_is_built_for_it(ck, handed_over, with_gpu):
