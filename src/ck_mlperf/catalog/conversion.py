@@ -18,6 +18,7 @@ from ck_mlperf.catalog.source import obtain_source
 from ck_mlperf.catalog.step import Installation, Step
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.images.source import read_manifest
+from ck_mlperf.models.model_file import hash_model, read_state
 
 
 class Conversion(Step):
@@ -111,6 +112,7 @@ def judge_conversion(catalog: Catalog, conversion: Mapping[str, Any], source: En
     conversion: what its recipe says of it.
     """
     recipe = source.recipe
+    check_source(source)
     faults = _compare("source_sha256", recipe["sha256"], conversion.get("source_sha256"))
     if conversion.get("precision") == "int8":
         calibration = find_calibration(catalog, recipe)
@@ -121,6 +123,23 @@ def judge_conversion(catalog: Catalog, conversion: Mapping[str, Any], source: En
         elif catalog.find(calibration_tags(recipe)[0]):
             faults.append("the calibration images that are registered now are others")
     return faults
+
+
+def check_source(source: Entry) -> None:
+    """Raise UserError where a model has changed since it was registered with CK."""
+    path, external = Path(source.path), source.recipe.get("external_files", [])
+    if not path.is_file():  # whoever takes it says so
+        return
+    noted = source.customize.get("files")
+    if noted is not None and [tuple(file) for file in noted] == read_state(path, external):
+        return
+    found = hash_model(path, external)
+    if found != source.recipe["sha256"]:
+        raise UserError(
+            f"{path} has changed since it was registered with CK: its sha256 is {found}, was "
+            f"{source.recipe['sha256']}. Register it again: ck detect soft:model.onnx "
+            f"--full_path={path}"
+        )
 
 
 def _compare(name: str, wanted: object, found: object) -> list[str]:

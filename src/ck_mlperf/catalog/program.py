@@ -86,7 +86,7 @@ def prepare_run(
     if engine.runs_on == GPU and not has_driver():
         raise UserError(describe_missing_gpu(engine, model))
     recipe = dict(model.recipe)
-    sha256 = recipe.pop("sha256")
+    sha256, external_files = recipe.pop("sha256"), recipe.pop("external_files", [])
     if recipe["weights"] == RANDOM and settings.mode in ("AccuracyOnly", "SubmissionRun"):
         raise UserError(
             f"model {recipe['name']} has random weights and so no accuracy: run it with "
@@ -102,6 +102,7 @@ def prepare_run(
         engine=engine.kind,
         model=Path(model.path),
         sha256=sha256,
+        external_files=external_files,
         recipe=recipe,
         images=Path(deps["images"].path),
         loadgen_native=native,

@@ -31,13 +31,16 @@ class Job:
     model: Path
     """The ONNX file or the plan."""
     sha256: str
-    """Of that file. A file that has changed since is refused."""
+    """Of that file; where it has external data, `model_file.hash_model` of all its files. What has
+    changed since is refused."""
     recipe: Mapping[str, Any]
     """The model's recipe, as `python -m ck_mlperf.models.recipe MODEL.onnx` prints it."""
     images: Path
     """The folder that `python -m ck_mlperf.images.preprocess` made."""
     engine: str = "onnx"
     """A kind of engine: a name in ck_mlperf.loadgen.engines.ENGINES."""
+    external_files: Sequence[str] = ()
+    """The files with the ONNX file's external data, relative to its folder."""
     loadgen_native: Path | None = None
     """The library of LoadGen's C++ interface; null: LoadGen's Python module is used."""
     passed: Mapping[str, str] = field(default_factory=dict)
@@ -78,7 +81,7 @@ NOT_RECORDED = "(not recorded)"
 
 _PATHS = ("model", "images", "loadgen_native")
 _TYPES = {item.name: str for item in fields(Job)} | dict(
-    settings=dict, recipe=dict, passed=dict, deps=list, ck=dict
+    settings=dict, recipe=dict, passed=dict, deps=list, external_files=list, ck=dict
 )
 _TYPE_NAMES = {dict: "an object", list: "a list", str: "text"}
 _REQUIRED = tuple(

@@ -20,6 +20,7 @@ from ck_mlperf.common.files import hash_file, read_json
 from ck_mlperf.common.tags import NAME_RULE, is_name
 from ck_mlperf.images.dataset import DATASET_CLASSES
 from ck_mlperf.images.recipe import CHANNEL_ORDERS, INTERPOLATIONS, ImageRecipe
+from ck_mlperf.models.model_file import hash_model
 from ck_mlperf.models.onnx_facts import read_onnx_facts
 from ck_mlperf.models.precisions import FILE_PRECISIONS, PRECISIONS
 
@@ -254,12 +255,18 @@ def tabulate_pixels(recipe: ModelRecipe) -> npt.NDArray[Any]:
 
 
 def main() -> None:
-    """Print the complete recipe of a model, with the sha256 of its file, as JSON."""
+    """Print the complete recipe of a model, with its sha256 and external files, as JSON."""
     parser = argparse.ArgumentParser(prog="python -m ck_mlperf.models.recipe", description=__doc__)
+    from ck_mlperf.models.onnx_facts import external_files, load_onnx
+
     parser.add_argument("path", type=Path, metavar="MODEL.onnx")
     path = parser.parse_args().path
     recipe = load_model_recipe(path)
-    print(json.dumps({**recipe.to_dict(), "sha256": hash_file(path)}, indent=2))
+    external = external_files(load_onnx(path))
+    facts: dict[str, Any] = {"sha256": hash_model(path, external)}
+    if external:
+        facts["external_files"] = external
+    print(json.dumps({**recipe.to_dict(), **facts}, indent=2))
 
 
 def _derive_labels(

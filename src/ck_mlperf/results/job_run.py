@@ -16,7 +16,7 @@ from typing import NoReturn
 from ck_mlperf.common.errors import UserError, run_main
 from ck_mlperf.common.files import hash_file, write_file
 from ck_mlperf.images.preprocessed import PreprocessedSet, load_preprocessed
-from ck_mlperf.loadgen.engines import make_engine
+from ck_mlperf.loadgen.engines import Engine, make_engine
 from ck_mlperf.loadgen.harness.native import choose_interface
 from ck_mlperf.loadgen.job import RECORD, REPORT, Job, read_job
 from ck_mlperf.loadgen.one_test import RunOutcome, run_test
@@ -24,6 +24,7 @@ from ck_mlperf.loadgen.resolve import resolve_devices, resolve_settings
 from ck_mlperf.loadgen.run_folder import RUN_ID, hold_folder, remove_results
 from ck_mlperf.loadgen.watch import end_with_ck
 from ck_mlperf.machine.environment import describe_environment
+from ck_mlperf.models.model_file import combine_hashes, hash_model, read_state
 from ck_mlperf.models.recipe import ModelRecipe
 from ck_mlperf.results.accuracy import measure_accuracy
 from ck_mlperf.results.build import (
@@ -90,13 +91,13 @@ def run_job(job: Job, program: str) -> Record:
         for device in resolve_devices(job.settings, job.engine)
     ]
     settings = resolve_settings(job.settings, len(images.labels), engines[0].max_batch)
-    model = describe_model(recipe, check_unchanged(job), find_precision(job, recipe))
+    model = describe_model(recipe, job.sha256, find_precision(job, recipe))
     dataset = describe_dataset(images.manifest, settings.dataset_size)
     interface, reason = choose_interface(job.loadgen_native)
     start = datetime.now(timezone.utc)
     with contextlib.ExitStack() as opened:
         for engine in engines:
-            opened.enter_context(engine)
+            open_checked(job, engine, opened)
         described_engine = describe_engine(engines, settings.batch_size)
         for note in job.settings.conf_notes:
             print(note, flush=True)
@@ -119,26 +120,38 @@ def run_job(job: Job, program: str) -> Record:
     )
 
 
-def check_unchanged(job: Job) -> str:
-    """The sha256 of the model's file, which must be the one that was registered with CK.
+def open_checked(job: Job, engine: Engine, opened: contextlib.ExitStack) -> None:
+    """Open an engine, and check that what it has read is what was registered with CK.
 
-    For a plan, the one in its sidecar: the engine hashes the plan as it reads it, and refuses one
-    that does not match.
+    A plan or an ONNX file is hashed as the engine reads it, its external data right after. Raises
+    UserError; OSError.
     """
-    if job.engine == "tensorrt":
-        from ck_mlperf.tensorrt.plan_file import read_sidecar
+    external = job.external_files
+    try:
+        before = read_state(job.model, external)
+        opened.enter_context(engine)
+        own = engine.model_sha256 or hash_file(job.model)
+        found = combine_hashes(own, job.model, external)
+    except (UserError, OSError):
+        with contextlib.suppress(OSError):  # what has changed may be unreadable: this says why
+            refuse_changed(job, hash_model(job.model, external))
+        raise
+    refuse_changed(job, found)
+    if external and read_state(job.model, external) != before:
+        raise UserError(f"{job.model}: its files changed while they were read. Run again")
 
-        digest = read_sidecar(job.model).plan_sha256
+
+def refuse_changed(job: Job, sha256: str) -> None:
+    """Raise UserError where the model's sha256 is not the one that was registered with CK."""
+    if sha256 == job.sha256:
+        return
+    advice = f"Register it again: ck detect soft:model.onnx --full_path={job.model}"
+    if job.engine == "tensorrt":
         advice = "A run with the plan's tags, in place of its UID, registers it again"
-    else:
-        digest = hash_file(job.model)
-        advice = f"Register it again: ck detect soft:model.onnx --full_path={job.model}"
-    if digest != job.sha256:
-        raise UserError(
-            f"{job.model} has changed since it was registered with CK: its sha256 is {digest}, was "
-            f"{job.sha256}. {advice}"
-        )
-    return digest
+    raise UserError(
+        f"{job.model} has changed since it was registered with CK: its sha256 is {sha256}, was "
+        f"{job.sha256}. {advice}"
+    )
 
 
 def find_precision(job: Job, recipe: ModelRecipe) -> str:

@@ -126,13 +126,14 @@ def read_sidecar(plan: Path) -> Sidecar:
         ) from None
 
 
-def read_plan(plan: Path, target: Target) -> bytes:
+def read_plan(plan: Path, target: Target, sidecar: Sidecar | None = None) -> bytes:
     """The plan's bytes, if they are those that were built, and built for `target`.
 
+    sidecar: where it was read before.
     They are read once and hashed in memory, before anything deserialises them.
     Raises PlanError that names the difference and the fix.
     """
-    sidecar = read_sidecar(plan)
+    sidecar = sidecar or read_sidecar(plan)
     differences = compare_target(sidecar.key, target)
     if differences:
         raise PlanError(

@@ -35,8 +35,8 @@ class Engine(abc.ABC):
     """Classifies batches of samples that were loaded before.
 
     A context manager: `open` on entry, `close` on exit. `name`, `cuda_device`, `max_batch`,
-    `depth`, `at_once` and `gives_top5` are valid before `open`; `version`, `device` and `options`
-    from `open` on.
+    `depth`, `at_once` and `gives_top5` are valid before `open`; `version`, `device`, `options` and
+    `model_sha256` from `open` on.
 
     Calls never overlap, but they come from several threads: `open` and `close` from the caller's,
     `load` and `unload` from any, `prepare`, `enqueue` and `collect` from one at a time. To enqueue
@@ -50,6 +50,8 @@ class Engine(abc.ABC):
     """Version of the library that did the work."""
     device: str
     """What it ran on: 'cpu, 2 threads'."""
+    model_sha256: str | None = None
+    """Of the model's file as `open` has read it, in hex; None: it reads none."""
     options: Mapping[str, Any] = {}
     """How its library was set up, as JSON holds it, for the record."""
     cuda_device: int | None = None

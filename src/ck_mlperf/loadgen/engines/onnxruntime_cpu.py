@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from ck_mlperf.common.errors import UserError
 from ck_mlperf.loadgen.engines.answers import has_top5, read_labels
 from ck_mlperf.loadgen.engines.base import Engine, EngineError
 from ck_mlperf.loadgen.engines.rows import are_neighbours
-from ck_mlperf.loadgen.engines.session import describe_session
+from ck_mlperf.loadgen.engines.session import describe_session, read_model
 from ck_mlperf.models.recipe import ModelRecipe, load_model_recipe, normalise
 
 
@@ -43,8 +44,10 @@ class OnnxRuntimeCpu(Engine):
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors only: warnings are for the model's author
         try:
+            content = read_model(self._path, options)
+            self.model_sha256 = hashlib.sha256(content).hexdigest()
             self._session = onnxruntime.InferenceSession(
-                self._path, options, providers=["CPUExecutionProvider"]
+                content, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
             # ONNX Runtime's errors have no common base but Exception.

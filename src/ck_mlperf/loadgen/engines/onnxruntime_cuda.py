@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.loadgen.engines.cuda_engine import CudaEngine, Slot
-from ck_mlperf.loadgen.engines.session import describe_session
+from ck_mlperf.loadgen.engines.session import describe_session, read_model
 from ck_mlperf.models.recipe import ModelRecipe, load_model_recipe
 
 _DTYPES = {
@@ -69,8 +70,10 @@ class OnnxRuntimeCuda(CudaEngine):
             "user_compute_stream": str(self._stream.handle),
         }
         try:
+            content = read_model(self._path, options)
+            self.model_sha256 = hashlib.sha256(content).hexdigest()
             self._session = onnxruntime.InferenceSession(
-                self._path, options, providers=[("CUDAExecutionProvider", provider)]
+                content, options, providers=[("CUDAExecutionProvider", provider)]
             )
         except Exception as error:
             # ONNX Runtime's errors have no common base but Exception.

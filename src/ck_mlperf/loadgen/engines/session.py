@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from ck_mlperf.common.files import MOST_ONNX_BYTES, read_regular
 
 # An address, which is another one in each run.
 _NOT_RECORDED = "user_compute_stream"
+
+
+_EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"
+
+
+def read_model(path: Path, options: Any) -> bytes:
+    """An ONNX file for a session with these SessionOptions, which finds its external data.
+
+    Read here, so that what was hashed is what runs.
+    """
+    options.add_session_config_entry(_EXTERNAL_DATA, str(path.resolve().parent))
+    return read_regular(path, MOST_ONNX_BYTES)
 
 
 def describe_session(

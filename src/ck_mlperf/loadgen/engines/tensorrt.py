@@ -99,7 +99,9 @@ class TensorRt(CudaEngine):
     def _open_model(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
         flavour = load_flavour(self._sidecar.key.flavour)
         kind = gpu_kind.Gpu(self._gpu.name, self._gpu.compute_capability)
-        content = read_plan(self._path, Target(flavour.name, flavour.version, kind))
+        target = Target(flavour.name, flavour.version, kind)
+        content = read_plan(self._path, target, self._sidecar)
+        self.model_sha256 = self._sidecar.plan_sha256
         self._plan = plan = flavour.load_plan(content)
         self._opened.callback(self._forget)
         self.version = flavour.version
