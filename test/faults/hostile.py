@@ -59,7 +59,7 @@ from .mutate import mutate, replace_file
 from .processes import run
 
 MEMORY_BYTES = 8 << 30
-OTHER_SHARE = 0.0  # of cases in which something else is in place of the file
+OTHER_SHARE = 0.1  # of cases in which something else is in place of the file
 LIMIT_S = 20
 """Only a hang takes so long."""
 SCENARIO = "Offline"

@@ -136,6 +136,14 @@ def test_an_onnx_file_that_is_cut_off(model, share):
         load_model_recipe(model)
 
 
+@pytest.mark.parametrize("name", [b"ReduceMean", b"pixels", b"scores"])
+def test_a_name_that_is_no_text(tmp_path, name):
+    path = make_onnx(tmp_path / "tiny.onnx")
+    path.write_bytes(path.read_bytes().replace(name, b"\xff" + name[1:]))
+    with pytest.raises(UserError, match="a name in it is no text"):
+        load_model_recipe(path)
+
+
 def test_no_file(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         load_model_recipe(tmp_path / "none.onnx")

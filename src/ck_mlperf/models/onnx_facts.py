@@ -55,9 +55,19 @@ def load_onnx(path: Path) -> onnx.ModelProto:
         raise UserError(
             f"{path}: no ONNX model, it looks like {looks or 'a file of another kind, or cut off'}"
         )
+    if any(isinstance(text, bytes) for text in _list_texts(model.graph)):  # bytes are no UTF-8
+        raise UserError(f"{path}: a name in it is no text: the file is damaged. Get it again")
     for location in external_files(model):
         _check_external(path, location)
     return model
+
+
+def _list_texts(graph: onnx.GraphProto) -> Iterator[str | bytes]:
+    """The names in a graph; protobuf gives bytes for those that are no text."""
+    for node in graph.node:
+        yield from (node.op_type, node.domain, node.name, *node.input, *node.output)
+    for named in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        yield named.name
 
 
 def external_files(model: onnx.ModelProto) -> list[str]:
