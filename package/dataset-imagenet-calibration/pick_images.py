@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from ck_mlperf.common.errors import UserError, run_main
-from ck_mlperf.common.files import is_plain_name, replace_folder
+from ck_mlperf.common.files import is_plain_name, read_text, replace_folder
 
 
 def pick_images(listed: Path, source: Path, output: Path) -> int:
@@ -18,7 +18,7 @@ def pick_images(listed: Path, source: Path, output: Path) -> int:
     `output` is made atomically, and replaces an earlier one. Raises UserError where an image is
     missing or a name is no plain file name.
     """
-    lines = listed.read_text(encoding="utf-8").splitlines()
+    lines = read_text(listed).splitlines()
     names = [line.split()[0] for line in lines if line.strip()]
     foreign = [name for name in names if not is_plain_name(name)]
     missing = [name for name in names if not (source / name).is_file()]

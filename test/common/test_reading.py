@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ck_mlperf.analyze.page import refuse_to_replace
+from ck_mlperf.catalog.experiment_entry import wait_for_ck_lock
+from ck_mlperf.common.decode import decode_json
 from ck_mlperf.common.downloads import fetch
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.files import (
     OddFileError,
     hash_file,
     open_regular,
+    parse_json,
     read_json,
     read_regular,
     read_yaml,
@@ -31,11 +36,16 @@ from ck_mlperf.models.onnx_facts import load_onnx
 from ck_mlperf.models.recipe import load_model_recipe
 from ck_mlperf.results.experiments import read_records
 from ck_mlperf.results.logs import read_result
+from ck_mlperf.submission.detail_log import DetailLog
 from ck_mlperf.submission.system import read_system
 from ck_mlperf.tensorrt.plan_file import read_sidecar
 
 PIXELS = np.zeros((2, 2, 3), np.uint8)
 RECIPE: Any = SimpleNamespace(side=2)
+PACKAGES = Path(__file__).parents[2] / "package"
+PICK_IMAGES = runpy.run_path(str(PACKAGES / "dataset-imagenet-calibration" / "pick_images.py"))[
+    "pick_images"
+]
 # {the file that is read: what reads it}
 READERS: dict[str, Callable[[Path], Any]] = {
     "image.jpg": lambda path: decode_image(path, RECIPE, PIXELS),
@@ -50,6 +60,9 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "hosts": read_hosts,
     "mlperf_log_detail.txt": lambda path: read_result(path.parent),
     "any": hash_file,
+    "entry/.cm/ck_lock.txt": lambda path: wait_for_ck_lock(path.parents[1]),
+    "page.html": refuse_to_replace,
+    "images.txt": lambda path: PICK_IMAGES(path, path.parent, path.parent / "made"),
 }
 
 
@@ -71,6 +84,7 @@ def test_no_reader_waits_for_what_has_no_end(
     tmp_path: Path, name: str, make: Callable[[Path], None]
 ) -> None:
     path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
     make(path)
     with pytest.raises((UserError, OSError)):
         READERS[name](path)
@@ -115,6 +129,15 @@ def test_json_that_is_nested_too_deeply(tmp_path: Path) -> None:
         path = tmp_path / name
         with pytest.raises(UserError, match=path.name):
             READERS[name](path)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [parse_json, lambda deep: decode_json(deep, list), lambda deep: DetailLog(b":::MLLOG " + deep)],
+)
+def test_json_of_any_reader_that_is_nested_too_deeply(read: Callable[[bytes], Any]) -> None:
+    with pytest.raises(ValueError, match=r"nested too deeply|line 1 is damaged"):
+        read(b"[" * 200_000)
 
 
 @pytest.mark.parametrize(

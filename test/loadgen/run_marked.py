@@ -11,6 +11,7 @@ Prints the outcome as JSON. LoadGen takes one test per process, hence a program 
 """
 
 import contextlib
+import ctypes
 import dataclasses
 import json
 import os
@@ -28,9 +29,10 @@ from ck_mlperf.loadgen.engines import Engine, EngineError
 from ck_mlperf.loadgen.harness.native import NativeInterface
 from ck_mlperf.loadgen.harness.queued import QueuedSystem
 from ck_mlperf.loadgen.harness.sut import SystemUnderTest
-from ck_mlperf.loadgen.one_test import run_test
+from ck_mlperf.loadgen.one_test import remove_logs, run_test
 from ck_mlperf.loadgen.resolve import resolve_settings
 from ck_mlperf.loadgen.settings import VARIABLES, read_settings
+from ck_mlperf.loadgen.time_limit import TimeLimit
 
 # Answers that numpy would make into others without a word, or of which some would be left out.
 SPOILT = {
@@ -122,6 +124,10 @@ class MarkedEngine(Engine):
             raise EngineError(f"{place} failed")
         if self.failure == f"defect-{place}" and count in (0, 3):
             raise ZeroDivisionError(f"{place} has a defect")
+        if self.failure == f"hang-{place}" and count in (0, 3):
+            threading.Event().wait()
+        if self.failure == f"stuck-{place}" and count in (0, 3):
+            ctypes.PyDLL(None).pause()  # a call that keeps Python's global lock
         if self.failure == f"exit-{place}" and count in (0, 3):
             sys.exit(0)
 
@@ -150,9 +156,13 @@ def main():
     if failure == "callback":
         SystemUnderTest.issue = QueuedSystem.issue = fail_callback
     with contextlib.ExitStack() as opened:
+        limit = None
+        if failure.startswith(("hang-", "stuck-")):
+            limit = TimeLimit(settings.timeout_s, 600, lambda: remove_logs(log_dir), grace_s=0.5)
+            opened.enter_context(limit)
         for engine in engines:
             opened.enter_context(engine)
-        outcome = run_test(settings, engines, images, log_dir, interface)
+        outcome = run_test(settings, engines, images, log_dir, interface, limit)
     report = {
         "settings": dataclasses.asdict(outcome.settings),
         "loadgen_settings": outcome.loadgen_settings,

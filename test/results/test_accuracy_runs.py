@@ -1,6 +1,7 @@
 """A performance record names the accuracy record that belongs to it."""
 
 import json
+import os
 
 import pytest
 
@@ -55,6 +56,16 @@ def test_the_accuracy_run_of_the_same_model_engine_and_images(name_run):
 )
 def test_another_one_is_not_named(name_run, change):
     assert name_run(make_json(**ACCURACY), **change) is None
+
+
+def test_what_cannot_be_read_is_passed_over(name_run, tmp_path):
+    accuracy = make_json(**ACCURACY)
+    entry = tmp_path / "local" / "experiment" / "digits"
+    entry.mkdir(parents=True)
+    os.mkfifo(entry / "ckp-aaaaaaaaaaaaaaaa.0001.json")
+    cut_off = '"top5_percent" ' + accuracy["model"]["sha256"]
+    (entry / "ckp-bbbbbbbbbbbbbbbb.0001.json").write_text(cut_off)
+    assert name_run(accuracy).file == "ckp-0000000000000001.0001.json"
 
 
 def test_most_images_then_the_newest(name_run):

@@ -82,7 +82,7 @@ def test_what_python_writes_beyond_json_does_not_hide_a_record(save_point):
         (b"", "not JSON: Expecting value"),
         (b'{"characteristics_list": [{"run": {"schema_ver', "not JSON: Unterminated string"),
         (b'"\xff"', "not JSON: 'utf-8' codec"),
-        (b"[" * 100_000, "not JSON: maximum recursion depth"),
+        (b"[" * 100_000, "not JSON: nested too deeply"),
         (b'{"characteristics_list": [{"run": {"schema_version": 999}}]}', "made by a newer"),
         (b'{"characteristics_list": [{"run": {"schema_version": "2"}}]}', "not a record of a run"),
         (

@@ -7,6 +7,7 @@ import hashlib
 import pytest
 
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.results import kept_logs
 from ck_mlperf.results.kept_logs import keep_file, locate, pack_kept, read_kept, unpack_kept
 from ck_mlperf.results.record import Log
 
@@ -86,10 +87,12 @@ def test_logs_travel_to_another_machine(entry, log, tmp_path):
         (ANOTHER, "its sha256 is [0-9a-f]{64}, and the record says"),
         (CUT_OFF, "damaged"),
         (b"plain", "damaged"),
+        (gzip.compress(bytes(1 << 20)), r"damaged \(more than 100,000 bytes\)"),
     ],
-    ids=["another", "cut off", "plain text"],
+    ids=["another", "cut off", "plain text", "expands without end"],
 )
-def test_a_log_that_was_damaged_on_the_way(entry, content, said):
+def test_a_log_that_was_damaged_on_the_way(entry, content, said, monkeypatch):
+    monkeypatch.setattr(kept_logs, "MOST_LOG_BYTES", 100_000)
     packed = {SHA256: base64.b64encode(content).decode()}
     with pytest.raises(UserError, match=f"a log from node1: {said}"):
         unpack_kept(entry, packed, "node1")

@@ -16,6 +16,7 @@ from ck_mlperf.analyze.curves import list_plots
 from ck_mlperf.analyze.flags import Flag, find_flags
 from ck_mlperf.analyze.runs import NETWORK, Point, Run, group_points
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.files import open_regular
 from ck_mlperf.common.printable import make_printable
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def refuse_to_replace(path: Path) -> None:
     if not path.parent.is_dir():
         raise UserError(f"--out_file={path}: there is no folder {path.parent}; make it first")
     if path.exists():
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if f'content="{GENERATOR}"'.encode() not in file.read(1000):
                 raise UserError(
                     f"{path} exists and is not a page of this command: give --out_file another "

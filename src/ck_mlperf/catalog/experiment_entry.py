@@ -84,7 +84,7 @@ def wait_for_ck_lock(entry: Path) -> None:
     is_said = False
     while True:
         try:
-            lines = lock.read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = read_regular(lock).decode("utf-8", "replace").splitlines()
             age_s = abs(time.time() - lock.stat().st_mtime)
         except FileNotFoundError:
             return

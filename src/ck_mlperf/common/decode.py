@@ -16,11 +16,14 @@ def decode_json(content: bytes | msgspec.Raw, kind: type[T]) -> T:
     Python's writer, and so CK's, goes beyond JSON: its NaN and Infinity are read as strings, which
     no figure takes, its halves of surrogate pairs as `?`.
     Raises msgspec.ValidationError, which names the field, where a value is of another type;
-    another ValueError, or RecursionError, where it is not JSON.
+    another ValueError where it is not JSON, or nested too deeply.
     """
     try:
-        return msgspec.json.decode(content, type=kind)
-    except msgspec.DecodeError:
-        parsed = json.loads(bytes(content), parse_constant=str)
-        plain = json.dumps(parsed, ensure_ascii=False).encode(errors="replace")
-        return msgspec.json.decode(plain, type=kind)
+        try:
+            return msgspec.json.decode(content, type=kind)
+        except msgspec.DecodeError:
+            parsed = json.loads(bytes(content), parse_constant=str)
+            plain = json.dumps(parsed, ensure_ascii=False).encode(errors="replace")
+            return msgspec.json.decode(plain, type=kind)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None

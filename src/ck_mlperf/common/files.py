@@ -119,8 +119,13 @@ def read_text(path: Path, most_bytes: int = MOST_BYTES) -> str:
 
 def read_json(path: Path, most_bytes: int = MOST_BYTES) -> Any:
     """The JSON in a regular file. Raises ValueError where it is none, or nested too deeply."""
+    return parse_json(read_regular(path, most_bytes))
+
+
+def parse_json(content: str | bytes) -> Any:
+    """The JSON in `content`. Raises ValueError where it is none, or nested too deeply."""
     try:
-        return json.loads(read_regular(path, most_bytes))
+        return json.loads(content)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

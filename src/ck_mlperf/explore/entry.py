@@ -19,7 +19,7 @@ from ck_mlperf.catalog import experiment_entry
 from ck_mlperf.common import locks
 from ck_mlperf.common.decode import decode_json
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.common.files import read_json, read_regular, write_file
+from ck_mlperf.common.files import read_json, read_regular, read_text, write_file
 from ck_mlperf.explore.runs import Outcome
 from ck_mlperf.results.experiments import (
     Failure,
@@ -85,7 +85,7 @@ class Entry:
         aliases = self.folder.parent / ".cm"
         alias = aliases / f"alias-a-{self.name}"
         with contextlib.suppress(FileNotFoundError):
-            uid = alias.read_text().strip()
+            uid = read_text(alias).strip()
             (aliases / f"alias-u-{uid}").unlink(missing_ok=True)
             alias.unlink()
 

@@ -28,7 +28,7 @@ from typing import Any
 import msgspec
 
 from ck_mlperf.common.errors import UserError, run_main
-from ck_mlperf.common.files import MOST_LOG_BYTES, read_regular
+from ck_mlperf.common.files import MOST_LOG_BYTES, read_regular, read_text
 from ck_mlperf.common.locks import hold_lock
 from ck_mlperf.explore.entry import Entry, ask_ck
 from ck_mlperf.explore.local import LocalExecutor
@@ -131,7 +131,9 @@ def _describe(outcome: Outcome, scratch: Entry) -> dict[str, Any]:
     else:
         paths = [*scratch.folder.glob("ckp-*.json"), scratch.folder / "pipeline.json"]
         reply = {
-            "files": {path.name: path.read_text() for path in paths if path.exists()},
+            "files": {
+                path.name: read_text(path, MOST_LOG_BYTES) for path in paths if path.exists()
+            },
             "logs": pack_kept(scratch.folder),
         }
     return {"wall_s": outcome.wall_s, "host": platform.node(), **reply}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 import tempfile
@@ -84,6 +85,7 @@ def run_test(
     images: NDArray[np.uint8],
     log_dir: Path,
     interface: Interface | None = None,
+    limit: TimeLimit | None = None,
 ) -> RunOutcome:
     """Run the test that `settings` ask for on open `engines`; leave LoadGen's logs in `log_dir`.
 
@@ -91,6 +93,7 @@ def run_test(
     of a query: each takes the next batch when it is free. Each loads all the images.
     images: uint8 [n, side, side, 3], by sample index; a memory map is read as LoadGen asks for it.
     interface: to LoadGen; None: its Python module.
+    limit: one that began before, such as with the opening of the engines; None: the test's own.
 
     One test per process: LoadGen keeps global state. Logs of an earlier test are removed first.
     Raises UserError where the settings do not fit (`resolve_settings` says so before an engine is
@@ -111,7 +114,11 @@ def run_test(
     try:
         test = _build_settings(resolved, unfinished_dir)
         sizes = _list_batch_sizes(test, resolved, len(engines))
-        with TimeLimit(settings.timeout_s, allow_silence(resolved.batch_size)) as limit:
+        with contextlib.ExitStack() as limited:
+            if limit is None:
+                silence_s = allow_silence(resolved.batch_size)
+                limit = TimeLimit(settings.timeout_s, silence_s, lambda: remove_logs(log_dir))
+                limited.enter_context(limit)
             if needs_estimate(settings):
                 set_estimate(test, resolved, engines, images, interface.most_samples_per_s)
             if settings.scenario == "Server":
@@ -119,7 +126,8 @@ def run_test(
             check_memory(test, settings, interface.bytes_per_sample)
             with Watch(e.cuda_device for e in engines if e.cuda_device is not None) as watch:
                 system = _make_system(test, resolved, engines, sizes, images, interface)
-                limit.follow(system.count_answers, system.fail)
+                qps = test.server_target_qps if settings.scenario == "Server" else None
+                limit.follow(system.count_answers, system.fail, qps)
                 wall_s = _run_loadgen(test, resolved, system, interface, unfinished_dir)
         _keep_logs(unfinished_dir, log_dir)
     finally:

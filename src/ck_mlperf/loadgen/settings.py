@@ -176,10 +176,10 @@ class RunSettings:
     )
     timeout_s: float | None = _setting(
         "CK_TIMEOUT",
-        Number(1, 604_800),
-        "The longest that a test may take, loading included; it then ends with an error. A test "
-        "that is silent for 600 s and 2 s a sample of a batch always does.",
-        default="none",
+        Number(0, 604_800),
+        "The longest that a test may take, from opening the engine on; it then ends with an error. "
+        "0: no limit.",
+        default="none, but 600 s and 2 s a sample of a batch without an answer",
         unit="s",
     )
     silent: bool = _setting("CK_SILENT_MODE", Flag(), "One line for each verdict.", value=False)
@@ -323,7 +323,7 @@ def _find_conflicts(settings: RunSettings) -> list[str]:
         except UserError as error:
             problems.append(str(error))
     least_s = _find_least_duration(settings)
-    if settings.timeout_s is not None and settings.timeout_s <= least_s:
+    if settings.timeout_s and settings.timeout_s <= least_s:
         problems.append(
             f"CK_TIMEOUT={settings.timeout_s:g}: the test takes at least {least_s:g} s. Set a "
             "longer one, or a shorter CK_LOADGEN_DURATION"

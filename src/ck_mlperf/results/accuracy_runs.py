@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ck_mlperf.common.files import MOST_LOG_BYTES, parse_json, read_regular
 from ck_mlperf.loadgen.job import ACCURACY_LOG
 
 
@@ -34,11 +35,15 @@ def _find_accuracy_run(entry: Path, performance: dict[str, Any]) -> dict[str, An
     wanted = _identify(performance)
     found = []
     for path in entry.glob("ckp-*.0001.json"):
-        text = path.read_text(encoding="utf-8", errors="replace")
-        # Most points are of performance runs: they need not be parsed.
-        if '"top5_percent"' not in text or performance["model"]["sha256"] not in text:
-            continue
-        for run in _list_runs(json.loads(text)):
+        try:
+            text = read_regular(path, MOST_LOG_BYTES).decode("utf-8", "replace")
+            # Most points are of performance runs: they need not be parsed.
+            if '"top5_percent"' not in text or performance["model"]["sha256"] not in text:
+                continue
+            point = parse_json(text)
+        except (OSError, ValueError):
+            continue  # the run that is being recorded must not be lost for a damaged point
+        for run in _list_runs(point):
             if run["accuracy"] and _identify(run) == wanted:
                 (log,) = (log for log in run["logs"] if log["file"] == ACCURACY_LOG)
                 found.append(

@@ -161,7 +161,7 @@ def _read(path: Path, kind: type[_T]) -> _T:
         raise UserError(describe_os_error(error)) from error
     except msgspec.ValidationError:
         raise
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: not JSON: {error}") from error
 
 

@@ -22,6 +22,7 @@ from ck_mlperf.loadgen.job import RECORD, REPORT, Job, read_job
 from ck_mlperf.loadgen.one_test import RunOutcome, run_test
 from ck_mlperf.loadgen.resolve import resolve_devices, resolve_settings
 from ck_mlperf.loadgen.run_folder import RUN_ID, hold_folder, remove_results
+from ck_mlperf.loadgen.time_limit import TimeLimit, allow_silence
 from ck_mlperf.loadgen.watch import end_with_ck
 from ck_mlperf.machine.environment import describe_environment
 from ck_mlperf.models.model_file import combine_hashes, hash_model, read_state
@@ -96,6 +97,8 @@ def run_job(job: Job, program: str) -> Record:
     interface, reason = choose_interface(job.loadgen_native)
     start = datetime.now(timezone.utc)
     with contextlib.ExitStack() as opened:
+        silence_s = allow_silence(settings.batch_size)
+        limit = opened.enter_context(TimeLimit(settings.timeout_s, silence_s, remove_results))
         for engine in engines:
             open_checked(job, engine, opened)
         described_engine = describe_engine(engines, settings.batch_size)
@@ -103,7 +106,7 @@ def run_job(job: Job, program: str) -> Record:
             print(note, flush=True)
         if reason:
             print(f"LoadGen by its Python module, not by its C++ interface: {reason}", flush=True)
-        outcome = run_test(settings, engines, images.images, LOG_DIR, interface)
+        outcome = run_test(settings, engines, images.images, LOG_DIR, interface, limit)
     return build_record(
         program=program,
         outcome=outcome,

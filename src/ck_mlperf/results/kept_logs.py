@@ -11,8 +11,9 @@ import gzip
 import hashlib
 import zlib
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.files import MOST_LOG_BYTES, open_regular, read_regular, write_file
@@ -53,10 +54,8 @@ def read_kept(entry: Path, file: File) -> bytes:
     """
     path = locate(entry, file.sha256)
     try:
-        with open_regular(path) as packed, gzip.open(packed) as unpacked:
-            content = unpacked.read(MOST_LOG_BYTES + 1)
-        if len(content) > MOST_LOG_BYTES:
-            raise ValueError(f"more than {MOST_LOG_BYTES:,} bytes")
+        with open_regular(path) as packed:
+            content = _unpack(packed)
     except FileNotFoundError:
         raise UserError(
             f"{path}: missing: the {file.file} of a run. Runs recorded by older versions kept no "
@@ -90,10 +89,19 @@ def unpack_kept(entry: Path, packed: Mapping[str, str], source: str) -> None:
     for sha256, text in packed.items():
         where = f"a log from {source}"
         try:
-            content = gzip.decompress(base64.b64decode(text, validate=True))
+            content = _unpack(BytesIO(base64.b64decode(text, validate=True)))
         except _DAMAGE as error:
             raise UserError(f"{where}: damaged ({error}). Repeat the run") from error
         keep_content(entry, content, sha256, where)
+
+
+def _unpack(packed: BinaryIO) -> bytes:
+    """The content of a gzip file. Raises ValueError where it is longer than a log may be."""
+    with gzip.open(packed) as unpacked:
+        content: bytes = unpacked.read(MOST_LOG_BYTES + 1)
+    if len(content) > MOST_LOG_BYTES:
+        raise ValueError(f"more than {MOST_LOG_BYTES:,} bytes")
+    return content
 
 
 def locate(entry: Path, sha256: str) -> Path:

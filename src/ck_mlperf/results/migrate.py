@@ -34,7 +34,7 @@ def _read_other(content: bytes | msgspec.Raw) -> Record | None:
         version = decode_json(content, _Versioned).schema_version
     except msgspec.ValidationError:
         return None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"not JSON: {error}") from error
     if version is msgspec.UNSET:
         return None

@@ -8,7 +8,6 @@ themselves.
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.files import parse_json
 from ck_mlperf.loadgen.job import ACCURACY_LOG, DETAIL_LOG, SUMMARY_LOG
 from ck_mlperf.submission.detail_log import DetailLog
 from ck_mlperf.submission.requirements import PERFORMANCE_FOLDER, RESULT_KEYS
@@ -175,7 +175,7 @@ def _verify_answers(reference: bytes, compliance: bytes) -> list[str]:
 def _read_answers(log: bytes, whose: str) -> list[tuple[int, str]]:
     """(sample index, answer in hex) of each line of an accuracy log."""
     try:
-        return [(sample["qsl_idx"], sample["data"]) for sample in json.loads(log)]
+        return [(sample["qsl_idx"], sample["data"]) for sample in parse_json(log)]
     except (ValueError, TypeError, KeyError) as error:
         raise _FailedError(f"{ACCURACY_LOG} of {whose} cannot be read: {error!r:.100}") from error
 

@@ -6,8 +6,9 @@ is not as LoadGen writes it is an error. Here the log may be anybody's.
 
 from __future__ import annotations
 
-import json
 from typing import Any
+
+from ck_mlperf.common.files import parse_json
 
 _MARKER = ":::MLLOG"
 
@@ -27,7 +28,7 @@ class DetailLog:
 
     def _add(self, text: str, number: int) -> None:
         try:
-            event = json.loads(text)
+            event = parse_json(text)
             key, value = event["key"], event["value"]
             is_error = event["metadata"]["is_error"]
         except (ValueError, KeyError, TypeError) as error:

@@ -79,7 +79,7 @@ def _read_conversion(request: BuildRequest) -> tuple[Mapping[str, Any], str | No
         recipe = read_json(path)
     except FileNotFoundError:
         return {}, None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: not JSON: {error}. Convert the model again") from None
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     conversion = recipe.get("conversion") if isinstance(recipe, dict) else None

@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ck_mlperf.common.files import read_json, read_regular, write_file
+from ck_mlperf.common.files import MOST_LOG_BYTES, read_json, read_regular, write_file
 from ck_mlperf.common.locks import hold_lock, lock_path
 from ck_mlperf.tensorrt.api.interface import Build
 from ck_mlperf.tensorrt.key import PlanKey
@@ -61,7 +61,7 @@ def keep_cache(build: Build, path: Path) -> None:
 def _read_cache(path: Path) -> bytes | None:
     """The timings in a file, b'' if there is none, None if the file is damaged."""
     try:
-        content = read_regular(path)
+        content = read_regular(path, MOST_LOG_BYTES)
     except FileNotFoundError:
         return b""
     header, rest = content[: len(_CACHE_HEADER)], content[len(_CACHE_HEADER) :]
@@ -127,7 +127,7 @@ def _read_history(path: Path) -> list[BuildTime]:
         for build in builds:
             if not min(build.max_batch, build.model_bytes) > 0 or not build.seconds >= 0:
                 return []
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (OSError, ValueError, TypeError):
         return []
     return builds
 
