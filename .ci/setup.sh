@@ -5,8 +5,10 @@ set -eu
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 2; }
 # Python compiles what is imported: all of it, by pip, would be half of an installation's time.
-# Versions and hashes are from locks/ (tools/lock.py); `ck pull` installs requirements.txt.
 pip_install() { .venv/bin/python -m pip --disable-pip-version-check -q install --no-compile "$@"; }
+# Versions and hashes from locks/ (tools/lock.py); `ck pull` installs requirements.txt. A lock is
+# complete, so pip need not resolve it; images and `make test-all` let it, which checks that.
+pip_install_lock() { pip_install --no-deps --require-hashes "$@"; }
 
 install() {
     case $PWD in *[!A-Za-z0-9_./+,@=-]*)
@@ -34,8 +36,8 @@ END
     fi
     rm -f .ck/installed
     say "Installing CK, LoadGen and ONNX Runtime into .venv ..."
-    pip_install --require-hashes -r locks/run.txt
-    pip_install --no-build-isolation --require-hashes -r locks/ck.txt
+    pip_install_lock -r locks/run.txt
+    pip_install_lock --no-build-isolation -r locks/ck.txt
     pip_install --no-build-isolation --no-deps -e .
     touch .ck/installed
 }
@@ -57,8 +59,7 @@ install_test() {
     begin
     if is_newer .ck/test-installed .ck/installed locks/test.txt locks/stubs.txt; then return; fi
     mv .ck/installed .ck/installing
-    pip_install --require-hashes -r locks/test.txt
-    pip_install --no-deps --require-hashes -r locks/stubs.txt
+    pip_install_lock -r locks/test.txt -r locks/stubs.txt
     .venv/bin/python tools/tensorrt_stubs.py
     mv .ck/installing .ck/installed
     touch .ck/test-installed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import re
@@ -120,6 +121,20 @@ def test_what_is_installed_together_is_pinned_alike(repository):
     for name in ("ck", "test", "cuda-12", "cuda-13"):
         for package, versions in read_pins(repository, name).items():
             assert set(versions) <= set(run.get(package, versions)), f"{name}: {package}"
+
+
+def test_the_locks_are_complete(repository):
+    """Here `make setup` installed them without pip's resolver."""
+    pins = read_pins(repository, "run", "ck", "test")
+    for package in pins:
+        try:
+            needed = importlib.metadata.requires(package) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue  # of another system or Python
+        for requirement in map(Requirement, needed):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                versions = pins.get(canonicalize_name(requirement.name), [])
+                assert any(map(requirement.specifier.contains, versions)), package
 
 
 def test_loadgen_is_the_version_that_the_code_is_written_for(repository):
