@@ -23,7 +23,7 @@ IS_FREE = "import fcntl, sys; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcn
 
 @pytest.fixture
 def ck(tmp_path: Path) -> SimpleNamespace:
-    return SimpleNamespace(work={"dir_local_repo": str(tmp_path)})
+    return SimpleNamespace(work={"dir_local_repo": str(tmp_path)}, access=lambda i: {"lst": []})
 
 
 def is_free(ck: SimpleNamespace) -> bool:
@@ -69,8 +69,8 @@ def test_who_had_to_wait_starts_its_command_anew(
 
     wait = hold_lock
 
-    def announce_and_give_back(path, on_wait):  # the other process ends once this one waits
-        return wait(path, lambda holder: (on_wait(holder), give_back(holder)))
+    def announce_and_give_back(path, on_wait, announce):  # the other one ends once this one waits
+        return wait(path, lambda holder: (on_wait(holder), announce(holder), give_back(holder)))
 
     monkeypatch.setattr(home, "hold_lock", announce_and_give_back)
     try:
@@ -78,13 +78,13 @@ def test_who_had_to_wait_starts_its_command_anew(
     finally:
         release_home()
     assert started == [[sys.executable, sys.executable, "/usr/bin/ck", "run"]]
-    assert f"waiting: another `ck` (process {os.getpid()})" in capfd.readouterr().err
+    assert f"waiting: process {os.getpid()} (" in capfd.readouterr().err
 
 
 def test_a_home_that_cannot_be_written_to_is_not_held(
     ck: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path, on_wait):
+    def refuse(path, on_wait, announce):
         raise OSError(error, "refused")
 
     monkeypatch.setattr(home, "hold_lock", refuse)

@@ -1,7 +1,7 @@
-"""Two runs in a CK home in which nothing is registered yet."""
+"""Two runs in a CK home in which nothing is registered yet, and one where things are twice."""
 
-import collections
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,6 +12,17 @@ def list_entries(repos: Path) -> list[tuple[str, tuple[str, ...]]]:
     """(path, tags) of all that is registered."""
     metas = [json.loads(path.read_text()) for path in repos.glob("local/env/*/.cm/meta.json")]
     return [(meta["customize"]["full_path"], tuple(sorted(meta["tags"]))) for meta in metas]
+
+
+def register_twice(repos: Path, tags: set[str]) -> None:
+    """What has one of the tags, as two runs at once left it before there was a lock."""
+    for n, meta in enumerate(sorted(repos.glob("local/env/*/.cm/meta.json")), 1):
+        if tags.intersection(json.loads(meta.read_text())["tags"]):
+            entry, uid = meta.parents[1], f"{n:016x}"
+            shutil.copytree(entry, entry.with_name(uid))
+            for name in (".cm/meta.json", ".cm/info.json", "env.sh"):
+                file = entry.with_name(uid) / name
+                file.write_text(file.read_text().replace(entry.name, uid))
 
 
 def test_two_first_runs_at_once_register_each_thing_once(own_ck):
@@ -34,6 +45,10 @@ def test_two_first_runs_at_once_register_each_thing_once(own_ck):
         assert "accuracy=99.200%" in out
         waited += err.count("installs or registers something in")
     assert waited
-    entries = list_entries(Path(own_ck.environment["CK_REPOS"]))
-    assert [entry for entry, n in collections.Counter(entries).items() if n > 1] == []
+    repos = Path(own_ck.environment["CK_REPOS"])
+    entries = list_entries(repos)
+    assert len(entries) == len(set(entries))
+    register_twice(repos, {"lang-python", "numpy", "digits"})
+    assert len(list_entries(repos)) > len(entries)
     assert "accuracy=99.200%" in own_ck("run", PROGRAM, "--skip_print_timers").stdout
+    assert sorted(list_entries(repos)) == sorted(entries)

@@ -14,8 +14,10 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ck_mlperf.catalog.duplicates import merge_duplicates
 from ck_mlperf.catalog.kernel import Kernel, Request, Result, hook
 from ck_mlperf.common.locks import hold_lock
+from ck_mlperf.common.processes import describe_process
 
 LOCK = ".ck-mlperf.lock"
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -27,7 +29,9 @@ _held: contextlib.ExitStack | None = None
 def hold_home(ck: Kernel) -> Iterator[None]:
     """Within the block, no other process registers anything; hooks and blocks inside find it held.
 
-    What is looked up within the block is as another process has left it.
+    What is looked up within the block is as another process has left it, without duplicates. A
+    process that waits says so on stderr after a second. Nothing that holds the home may start
+    another `ck`, which would wait for it.
     """
     if _held is not None:
         yield
@@ -72,9 +76,9 @@ def _acquire(ck: Kernel) -> bool:
     waited: list[str] = []
 
     def announce_wait(holder: str) -> None:
-        waited.append(holder)
         print(
-            f"waiting: another `ck` (process {holder}) installs or registers something in {folder}",
+            f"waiting: process {holder}{describe_process(holder)} installs or registers something "
+            f"in {folder}",
             file=sys.stderr,
             flush=True,
         )
@@ -82,9 +86,11 @@ def _acquire(ck: Kernel) -> bool:
     folder = Path(ck.work["dir_local_repo"])
     held = contextlib.ExitStack()
     try:
-        held.enter_context(hold_lock(folder / LOCK, announce_wait))
+        held.enter_context(hold_lock(folder / LOCK, waited.append, announce_wait))
     except OSError as error:
         if error.errno not in _READ_ONLY:
             raise
+    else:
+        merge_duplicates(ck)
     _held = held
     return bool(waited)

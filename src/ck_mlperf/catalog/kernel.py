@@ -323,13 +323,19 @@ class Catalog:
         CK tells what it does where it has to find or install it.
         """
         dep.data["tags"] = tags
-        dep.data.pop("skipped", None)
+        return self.resolve_all({"library": dep})
+
+    def resolve_all(self, deps: Mapping[str, Dep]) -> str:
+        """`resolve` deps by the tags that they have, each to fit those before it."""
+        for dep in deps.values():
+            dep.data.pop("skipped", None)
+        is_there = all(self.find(dep.tags) for dep in deps.values())
         resolved = self._access(
             action="resolve",
             module_uoa="env",
-            deps={"library": dep.data},
+            deps={key: dep.data for key, dep in deps.items()},
             quiet="yes",
-            out="" if self.find(dep.tags) else "con",
+            out="" if is_there else "con",
         )
         if resolved["return"]:
             raise UserError(resolved["error"])

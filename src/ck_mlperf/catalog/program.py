@@ -4,9 +4,10 @@ Before: check every setting, resolve the model and then the images that the mode
 for, and write both with the settings to `job.json`, which is all that the program reads.
 After: hand the program's record to CK (ck_mlperf.catalog.run_folder).
 
-CK resolves the program's other deps itself. `weights` and `images` are resolved here because CK
-would ask on the terminal which of several models to take, cannot fall back to a default where no
-tags were added, and cannot derive a dep's tags from another dep's recipe.
+CK skips the program's deps, and they are resolved here. CK would look them up before it calls the
+first hook, so before this process holds the home (ck_mlperf.catalog.home). Of `weights` and
+`images` it would also ask on the terminal which of several models to take, cannot fall back to a
+default where no tags were added, and cannot derive a dep's tags from another dep's recipe.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ from ck_mlperf.loadgen.job import JOB, NOT_RECORDED, Job
 from ck_mlperf.loadgen.run_folder import RUN_ID
 from ck_mlperf.loadgen.settings import RunSettings, read_settings
 
+_BASE = ("python", "lib-python-numpy", "lib-python-loadgen", "ck-mlperf")
 _ANY_MODEL = {"model", "image-classification"}
 _SECRET = re.compile(r"KEY|PASS|SECRET|TOKEN|CREDENTIAL|AUTH")
 
@@ -113,6 +115,18 @@ def prepare_run(
     )
     write_file(Path(JOB), job.to_json())
     return lines
+
+
+def resolve_base(catalog: Catalog, deps: Mapping[str, Dep]) -> str:
+    """Resolve what every run needs, in place of CK. Returns the lines of bash that set it up.
+
+    Raises UserError where several interpreters are registered and none was chosen.
+    """
+    python = deps["python"]
+    entry = catalog.find_one("python", python.tags, pinned=python.uid)
+    if entry is not None:
+        python.take(entry, python.tags)
+    return catalog.resolve_all({key: deps[key] for key in _BASE})
 
 
 def select_passed(environment: Mapping[str, str]) -> dict[str, str]:

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.printable import make_printable
 
 _MOST_SAID = 4000  # characters
+_MOST_OF_COMMAND = 200
 
 
 def module_command(*arguments: str) -> tuple[list[str], dict[str, str]]:
@@ -41,6 +43,16 @@ def read_start(pid: int) -> int:
     if state in "ZX":
         raise ProcessLookupError(pid)
     return int(values[18])
+
+
+def describe_process(pid: str) -> str:
+    """Its command line, in brackets, for a message; '' where the system does not say."""
+    try:
+        words = Path("/proc", pid, "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+    except OSError:
+        return ""
+    line = make_printable(" ".join(word.decode(errors="replace") for word in words))
+    return f" ({line[:_MOST_OF_COMMAND]})"
 
 
 def is_running(pid: int, started: int) -> bool:
