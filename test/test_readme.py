@@ -89,7 +89,7 @@ def first_run(clone) -> str:
 
 def test_make_run(clone, first_run):
     at = [
-        first_run.index(text)
+        first_run.rindex(text)
         for text in ("accuracy=99", "LATENCIES", "LoadGen 6", "MLPerf Inference", "Next, ")
     ]
     assert at == sorted(at)

@@ -29,7 +29,7 @@ def test_rows_labels_and_names_are_in_the_order_of_the_list(images, tmp_path):
     assert isinstance(made.images, np.memmap)
     assert not made.images.flags.writeable
     assert made.recipe == RECIPE
-    assert list_visible(tmp_path / "out") == SET_FILES
+    assert list_visible(tmp_path / "out") == SET_FILES | {"rows.sha256"}
     assert not list((tmp_path / "out").glob(".partial-*"))
     assert np.array_equal(np.load(tmp_path / "out" / "images.npy", allow_pickle=False), made.images)
     assert (tmp_path / "out" / "val_map.txt").read_text() == (images / "val_map.txt").read_text()

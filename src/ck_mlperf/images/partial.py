@@ -23,7 +23,7 @@ from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.files import name_in_errors, read_text, sync_folder
 from ck_mlperf.common.locks import hold_lock
 from ck_mlperf.images.dataset import MAP_FILE
-from ck_mlperf.images.preprocessed import IMAGES_FILE, RowDigests, hash_row, open_array
+from ck_mlperf.images.preprocessed import IMAGES_FILE, ROWS_FILE, RowDigests, hash_row, open_array
 from ck_mlperf.images.source import MANIFEST_FILE
 
 PROGRESS_FILE = "progress"
@@ -108,7 +108,7 @@ def publish(partial: Path, output: Path) -> None:
         os.fsync(file.fileno())
     (output / MANIFEST_FILE).unlink(missing_ok=True)
     sync_folder(output)
-    for name in (IMAGES_FILE, MAP_FILE):
+    for name in (IMAGES_FILE, ROWS_FILE, MAP_FILE):
         (partial / name).replace(output / name)
     sync_folder(output)
     (partial / MANIFEST_FILE).replace(output / MANIFEST_FILE)

@@ -32,8 +32,10 @@ from ck_mlperf.images.partial import (
 )
 from ck_mlperf.images.preprocessed import (
     IMAGES_FILE,
+    ROWS_FILE,
     PreprocessedSet,
     RowDigests,
+    format_row_hashes,
     hash_rows,
     load_preprocessed,
 )
@@ -85,6 +87,7 @@ def preprocess(
         partial = open_partial(output, plan)
         digests = _fill_array(source, partial, images, recipe, workers, show_progress)
         manifest["images_sha256"] = hash_rows(row.pixels for row in digests)
+        write_file(partial / ROWS_FILE, format_row_hashes(row.pixels for row in digests))
         contents = [row.content for row in digests]
         manifest["source_files_sha256"] = combine_digests(
             dict(zip(images.names, contents, strict=True))

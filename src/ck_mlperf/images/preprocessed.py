@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
+import os
 import tokenize
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,12 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.common.files import open_regular
+from ck_mlperf.common.files import open_regular, read_text, write_file
 from ck_mlperf.images.dataset import DATASET_CLASSES, MAP_FILE, hash_image_list, parse_labels
 from ck_mlperf.images.recipe import ImageRecipe
 from ck_mlperf.images.source import MANIFEST_FILE, read_manifest
 
 IMAGES_FILE = "images.npy"
+ROWS_FILE = "rows.sha256"
+"""sha256 of each image's pixels, in hex, a line each; `hash_rows` of them is in the manifest."""
+_ROWS_A_TASK = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +48,47 @@ class PreprocessedSet:
     labels: npt.NDArray[np.int32]
     names: list[str]
     manifest: dict[str, Any]
+    folder: Path
+
+    def check_rows(self, rows: Sequence[int]) -> None:
+        """Raise UserError unless the pixels of these images are those that were made.
+
+        Reads them, on as many threads as there are processors.
+        """
+        known = self._row_hashes  # not by several threads at once
+        parts = [rows[first : first + _ROWS_A_TASK] for first in range(0, len(rows), _ROWS_A_TASK)]
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            found = pool.map(lambda part: self._find_changed(part, known), parts)
+            changed = [row for part in found for row in part]
+        if changed:
+            raise UserError(
+                f"{self.folder / IMAGES_FILE}: the pixels of {self.names[changed[0]]} and of "
+                f"{len(changed) - 1} others have changed since they were made. Remove "
+                f"{self.folder} and preprocess again"
+            )
+
+    def _find_changed(self, rows: Sequence[int], known: Sequence[str]) -> list[int]:
+        return [row for row in rows if hash_row(self.images[row]) != known[row]]
+
+    @functools.cached_property
+    def _row_hashes(self) -> list[str]:
+        """Each image's, as the set has them; of a set that an older version made, as it is now."""
+        path, is_listed = self.folder / ROWS_FILE, True
+        try:
+            hashes = read_text(path).split()
+        except FileNotFoundError:
+            hashes, is_listed = [hash_row(row) for row in self.images], False
+        except ValueError:
+            hashes = []
+        if len(hashes) != len(self.images) or not _is_whole(hashes, self.manifest):
+            raise UserError(
+                f"{self.folder}: {ROWS_FILE} or {IMAGES_FILE} has changed since it was made. "
+                "Remove the folder and preprocess again"
+            )
+        if not is_listed:
+            with contextlib.suppress(OSError):  # a folder that cannot be written to has none
+                write_file(path, format_row_hashes(hashes))
+        return hashes
 
     @property
     def recipe(self) -> ImageRecipe:
@@ -74,7 +122,7 @@ def load_preprocessed(folder: Path, verify: bool = False) -> PreprocessedSet:
     if verify and hash_rows(map(hash_row, images)) != manifest["images_sha256"]:
         raise UserError(f"{path}: its pixels have changed since it was made. {advice}")
     names, labels = zip(*listed, strict=True)
-    return PreprocessedSet(images, np.array(labels, np.int32), list(names), manifest)
+    return PreprocessedSet(images, np.array(labels, np.int32), list(names), manifest, folder)
 
 
 def open_array(path: Path) -> np.memmap[Any, np.dtype[Any]]:
@@ -84,6 +132,18 @@ def open_array(path: Path) -> np.memmap[Any, np.dtype[Any]]:
         return np.lib.format.open_memmap(path, mode="r")
     except (tokenize.TokenError, SyntaxError, TypeError, OverflowError) as error:
         raise ValueError(f"its header is damaged: {error}") from None  # numpy reads it as Python
+
+
+def format_row_hashes(hashes: Iterable[str]) -> str:
+    """The content of ROWS_FILE."""
+    return "".join(f"{digest}\n" for digest in hashes)
+
+
+def _is_whole(hashes: Iterable[str], manifest: Mapping[str, Any]) -> bool:
+    try:
+        return bool(hash_rows(hashes) == manifest["images_sha256"])
+    except ValueError:  # not hex
+        return False
 
 
 class RowDigests(NamedTuple):

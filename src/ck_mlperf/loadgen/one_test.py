@@ -86,6 +86,7 @@ def run_test(
     log_dir: Path,
     interface: Interface | None = None,
     limit: TimeLimit | None = None,
+    check_images: Callable[[Sequence[int]], None] | None = None,
 ) -> RunOutcome:
     """Run the test that `settings` ask for on open `engines`; leave LoadGen's logs in `log_dir`.
 
@@ -93,6 +94,8 @@ def run_test(
     of a query: each takes the next batch when it is free. Each loads all the images.
     images: uint8 [n, side, side, 3], by sample index; a memory map is read as LoadGen asks for it.
     interface: to LoadGen; None: its Python module.
+    check_images: called with the indices of the images that are to be loaded, not timed; it raises
+    where they are not what they should be.
     limit: one that began before, such as with the opening of the engines; None: the test's own.
 
     One test per process: LoadGen keeps global state. Logs of an earlier test are removed first.
@@ -126,6 +129,7 @@ def run_test(
             check_memory(test, settings, interface.bytes_per_sample)
             with Watch(e.cuda_device for e in engines if e.cuda_device is not None) as watch:
                 system = _make_system(test, resolved, engines, sizes, images, interface)
+                system.check_images = check_images
                 qps = test.server_target_qps if settings.scenario == "Server" else None
                 limit.follow(system.count_answers, system.fail, qps)
                 wall_s = _run_loadgen(test, resolved, system, interface, unfinished_dir)

@@ -106,7 +106,9 @@ def run_job(job: Job, program: str) -> Record:
             print(note, flush=True)
         if reason:
             print(f"LoadGen by its Python module, not by its C++ interface: {reason}", flush=True)
-        outcome = run_test(settings, engines, images.images, LOG_DIR, interface, limit)
+        outcome = run_test(
+            settings, engines, images.images, LOG_DIR, interface, limit, images.check_rows
+        )
     return build_record(
         program=program,
         outcome=outcome,

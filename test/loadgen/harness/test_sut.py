@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import ck_mlperf.loadgen.harness.wheel as wheel
+from ck_mlperf.common.errors import UserError
 from ck_mlperf.loadgen.engines import Engine, EngineError
 from ck_mlperf.loadgen.harness.batching import (
     BatchPolicy,
@@ -213,6 +214,23 @@ def test_sets_are_loaded_at_the_same_time(make_system):
     for engine in engines:
         engine.load = lambda images: together.wait()
     assert make_system(engines).error is None
+
+
+def test_images_are_checked_before_they_are_loaded(make_system):
+    engine = ThreeTimes()
+    system = make_system([engine])
+    asked, loads = [], []
+    engine.load = loads.append
+
+    def refuse(indices):
+        asked.append(list(indices))
+        raise UserError("changed")
+
+    system.check_images = refuse
+    system.load([5, 3, 5])
+    assert asked == [[3, 5]]
+    assert not loads
+    assert str(system.error) == "changed"
 
 
 def test_a_device_that_is_stuck_keeps_none_from_the_others(make_system, answers):

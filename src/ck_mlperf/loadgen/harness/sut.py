@@ -7,7 +7,7 @@ memory: slices are slices of either.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -34,6 +34,8 @@ class SystemUnderTest:
         """sizes: of the batches that will come, for the engines to prepare; (): whole ones."""
         self.error: BaseException | None = None
         self.runners = runners
+        self.check_images: Callable[[Sequence[int]], None] | None = None
+        """Called before images are loaded, with their indices; it raises where they are wrong."""
         self.top5 = runners[0].top5
         self._is_ready = False
         self._make_responses = make_responses
@@ -53,6 +55,8 @@ class SystemUnderTest:
             if self.error is None and not self._is_ready:
                 self._make_ready()
                 self._is_ready = True
+            if self.error is None and self.check_images is not None:
+                self.check_images(sorted(set(indices)))
             if self.error is None:
                 map_parallel(lambda runner: runner.load(indices), self.runners)
             self._tally = self._runner.tallies[-1]
