@@ -30,7 +30,7 @@ MACHINES = ("x86_64", "aarch64")
 
 # What each lock is made from: requirements, or the name of a file of them.
 LOCKS: dict[str, tuple[str, ...]] = {
-    # With what ck.txt and cuda-*.txt are built, from their sdists, without pip's isolation, which
+    # The build tools of the sdists in the other locks, built without pip's isolation, which
     # checks no hashes: CK 2.6.4 imports itself, and `imp`, which Python 3.12 removed.
     "run": ("requirements.txt", "setuptools>=64", "wheel", 'zombie-imp; python_version >= "3.12"'),
     "ck": ("ck==2.6.4",),
