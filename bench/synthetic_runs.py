@@ -56,6 +56,7 @@ def make_run(**columns: Any) -> Run:
         "rules": "edge",
         "rules_met": False,
         "unofficial": "the network of digits is not ResNet-50 v1.5",
+        "not_closed": None,
         "worst_check": "duration",
         "worst_margin": -0.98,
         "latency_bound_ms": None,

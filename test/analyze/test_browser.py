@@ -215,6 +215,47 @@ def test_filters(browse, page):
     assert list_shown(browser) == everything
 
 
+@pytest.mark.parametrize("width", [360, 390, 768, 1280, 1920])
+def test_nothing_is_wider_than_the_window(browse, small_page, width):
+    browser = browse(small_page, width)
+    assert browser.execute_script("return document.scrollingElement.scrollWidth <= innerWidth")
+    if width < 640:  # scenario, number, latency and verdict are in sight without scrolling
+        assert browser.execute_script(
+            "return [...document.querySelectorAll('table.cards > tbody > tr:first-child > *')]"
+            ".every((one) => one.getBoundingClientRect().right <= innerWidth)"
+        )
+
+
+def test_findings_follow_the_filters(browse, tmp_path):
+    page = tmp_path / "page.html"
+    rates = {"fp32": 10.0, "fp16": 20.0, "int8": 40.0}
+    runs = [make_run(precision=name, samples_per_second=rate) for name, rate in rates.items()]
+    page.write_bytes(build_page([*runs, make_run(precision="tf32", loadgen_valid=False)], NOW))
+    browser = browse(page)
+    for precision, expected in (("all", "int8"), ("fp16", "fp16"), ("tf32", "none of those")):
+        choose(browser, "precision", precision)
+        assert expected in read_text(browser, "findings")
+        assert read_text(browser, "findings").count("Offline") == 1
+
+
+def test_columns_sort(browse, tmp_path):
+    page = tmp_path / "page.html"
+    rates = (9.0, 1000.0, 80.0)
+    runs = [make_run(batch=n, samples_per_second=rate) for n, rate in enumerate(rates, 1)]
+    page.write_bytes(build_page(runs, NOW))
+    browser = browse(page)
+    button = browser.find_element("xpath", "//button[text()='Samples/s']")
+    for expected in (["9", "80", "1,000"], ["1,000", "80", "9"]):
+        button.click()
+        assert [
+            browser.execute_script(
+                "return document.getElementById(arguments[0]).rows[0].cells[3].innerText", one
+            )
+            for one in list_shown(browser)
+        ] == expected
+    assert button.find_element("xpath", "..").get_attribute("aria-sort") == "descending"
+
+
 def test_a_link_to_a_hidden_point_shows_it(browse, page):
     browser = browse(page)
     link = browser.find_element("css selector", "#findings a")
@@ -222,7 +263,7 @@ def test_a_link_to_a_hidden_point_shows_it(browse, page):
     scenario = browser.find_element("id", target).get_attribute("data-scenario")
     choose(browser, "scenario", "Server" if scenario != "Server" else "Offline")
     assert target not in list_shown(browser)
-    link.click()
+    browser.execute_script("location.hash = arguments[0]", target)
     wait_until(lambda: target in list_shown(browser))
 
 

@@ -266,3 +266,37 @@ def test_notices_and_version_of_a_live_page():
     assert list(page.find("html", **{"data-version": '"1.5"'}))
     assert list(page.find("p", id="live"))
     assert not list(build(make_run()).find("p", id="live"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"scenario": "SingleStream"}, "p90 3 as measured"),
+        ({"scenario": "SingleStream", "early_stopped_p90_ns": 3.1e6}, "p90 3.1 early-stopped"),
+        ({"scenario": "MultiStream", "early_stopped_p99_ns": 5.2e6}, "p99 5.2 early-stopped"),
+        ({"scenario": "Server", "target_qps": 9.0, "latency_bound_ms": 15.0}, "p99 5 bound 15"),
+    ],
+)
+def test_latency_is_the_one_that_the_scenario_is_judged_by(columns, expected):
+    page = build(make_run(**columns))
+    assert expected in page.read("points")
+    assert expected in page.read("finding-1")
+    assert "p99" not in build(make_run(scenario="Offline")).read("points")
+
+
+def test_what_the_closed_division_does_not_take_is_told():
+    met = {"rules_met": True, "unofficial": None, "worst_margin": 0.25}
+    page = build(make_run(**met, not_closed="<b>other weights</b>"))
+    assert "<b>other weights</b> (1 run)" in page.read("not-closed")
+    assert "edge: met, open division only" in page.read("points")
+    assert not list(build(make_run(**met)).find("details", id="not-closed"))
+
+
+def test_title_and_system_come_first():
+    content = build_page([make_run(gpu="GPU 1", driver="570.1")], NOW, title="<i>Q2</i>")
+    assert b"<h1>&lt;i&gt;Q2&lt;/i&gt;</h1>" in content
+    assert (
+        Page(content)
+        .read("systems")
+        .startswith("GPU 1, driver 570.1; A CPU, 16 cores; onnxruntime-cpu 1.20.0; LoadGen 6.0.17")
+    )

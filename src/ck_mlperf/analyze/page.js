@@ -4,6 +4,34 @@
   const selects = [...form.querySelectorAll("select")];
   const focusable = "a, button, select, summary, [tabindex]";
 
+  let sorted = null;  // the column that was chosen, and 1 or -1
+
+  function sortPoints() {
+    const table = document.getElementById("points");
+    const heads = table.tHead.rows[0].cells;
+    for (const head of heads) {
+      if (head.firstElementChild) continue;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "sort";
+      button.textContent = head.textContent;
+      head.replaceChildren(button);
+    }
+    if (!sorted) return;
+    for (const head of heads) head.removeAttribute("aria-sort");
+    const { column, sign } = sorted;
+    heads[column].setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
+    const keyed = [...table.tBodies].map((point) => {
+      const cell = point.rows[0].cells[column];
+      return [cell.dataset.sort ?? cell.textContent.trim(), point];
+    });
+    const isNumber = heads[column].classList.contains("number");
+    const order = isNumber ? (a, b) => a - b : new Intl.Collator("en", { numeric: true }).compare;
+    // What is not known is last.
+    keyed.sort(([a], [b]) => (a === "") - (b === "") || sign * order(a, b));
+    table.append(...keyed.map(([, point]) => point));
+  }
+
   function applyFilters() {
     const points = [...document.querySelectorAll("tbody.point")];
     const shown = new Set();
@@ -15,6 +43,14 @@
       const isShown = element.dataset.points.split(" ").some((id) => shown.has(id));
       element.classList.toggle("filtered", !isShown);
     }
+    // Of each finding, the fastest VALID point that is shown.
+    const found = new Set();
+    for (const row of document.querySelectorAll("[data-finding]")) {
+      const { finding, ids } = row.dataset;
+      row.hidden = found.has(finding) || !ids.split(" ").some((id) => shown.has(id));
+      if (!row.hidden) found.add(finding);
+    }
+    sortPoints();
     for (const figure of document.querySelectorAll("figure.plot")) {
       figure.hidden = !figure.querySelector("[data-points]:not(.filtered)");
     }
@@ -38,6 +74,11 @@
   form.addEventListener("reset", () => setTimeout(applyFilters));
   document.addEventListener("click", (event) => {
     if (event.target.matches("button.copy")) copy(event.target);
+    if (event.target.matches("button.sort")) {
+      const column = event.target.parentElement.cellIndex;
+      sorted = { column, sign: sorted?.column === column ? -sorted.sign : 1 };
+      sortPoints();
+    }
   });
   // A link to a point that a filter hides shows it.
   addEventListener("hashchange", () => {

@@ -26,6 +26,7 @@ HERE = Path(__file__).resolve().parent
 GENERATOR = "ck report loadgen"  # marks a file as such a page, which may be replaced
 FILTERS = ("scenario", "model", "precision", "engine", "verdict")
 UNKNOWN = "unknown"
+TITLE = "LoadGen runs"
 _MOST_NOTICES = 10
 
 ENVIRONMENT = (
@@ -53,7 +54,7 @@ class Row(NamedTuple):
     valid_count: int
     load: str
     rate: points.Spread
-    p99_ms: points.Spread | None
+    latency: points.Latency | None
     rules: Run
     flags: list[Flag]
     filters: dict[str, str]
@@ -67,6 +68,10 @@ class Finding(NamedTuple):
     model: str
     best: Row | None
     """The fastest point that is VALID."""
+    slower: list[Row]
+    """The other VALID points, the fastest first: a filter may hide the best."""
+    ids: list[str]
+    """Of all points."""
     points: int
     reason: str | None
     """If none is VALID: LoadGen's most frequent reason."""
@@ -92,15 +97,17 @@ def build_page(
     now: datetime,
     live_version: str | None = None,
     notices: Sequence[str] = (),
+    title: str = TITLE,
 ) -> bytes:
     """The page as UTF-8, complete: it loads nothing from elsewhere.
 
     A run that the page cannot show is passed over with a notice, so that the others are there.
     now: when it is made, with a time zone. live_version: for a page that asks its server for a
     newer one every 2 s, the server's name of this one. notices: sentences for the top of the page.
+    title: its heading.
     """
     try:
-        return _build(runs, now, live_version, notices)
+        return _build(runs, now, live_version, notices, title)
     except Exception:
         odd = dict(_find_odd(runs, now))
         if not odd:
@@ -110,13 +117,14 @@ def build_page(
             f"the page cannot show it: {type(error).__name__}: {error}"
             for run, error in odd.items()
         ]
-        return _build([run for run in runs if run not in odd], now, live_version, [*notices, *said])
+        shown = [run for run in runs if run not in odd]
+        return _build(shown, now, live_version, [*notices, *said], title)
 
 
 def _find_odd(runs: Sequence[Run], now: datetime) -> list[tuple[Run, Exception]]:
     """The runs of which not even a page of their own can be made, with why."""
     try:
-        _build(runs, now, None, ())
+        _build(runs, now, None, (), TITLE)
     except Exception as error:
         if len(runs) == 1:
             return [(runs[0], error)]
@@ -126,7 +134,11 @@ def _find_odd(runs: Sequence[Run], now: datetime) -> list[tuple[Run, Exception]]
 
 
 def _build(
-    runs: Sequence[Run], now: datetime, live_version: str | None, notices: Sequence[str]
+    runs: Sequence[Run],
+    now: datetime,
+    live_version: str | None,
+    notices: Sequence[str],
+    title: str,
 ) -> bytes:
     from ck_mlperf.analyze.inline_svg import draw_inline_svg
 
@@ -135,6 +147,7 @@ def _build(
     style, script = read_sources()
     page = _load_template().render(
         generator=GENERATOR,
+        title=title,
         policy=describe_policy(style, script, live_version is not None),
         style=style,
         script=script,
@@ -151,6 +164,8 @@ def _build(
         failures=[run for run in runs if run.error is not None],
         others=[run for run in runs if run.is_of_another_kind and run.error is None],
         unofficial=Counter(run.unofficial for run in runs if run.unofficial).most_common(),
+        not_closed=Counter(run.not_closed for run in runs if run.not_closed).most_common(),
+        systems=_list_systems(runs),
         environment=ENVIRONMENT,
         environments=Counter(
             _describe_environment(run) for run in runs if run.error is None
@@ -177,6 +192,21 @@ def _describe_environment(run: Run) -> tuple[Any, ...]:
     return tuple(values.values())
 
 
+def _list_systems(runs: Iterable[Run]) -> list[str]:
+    """Hardware and versions of each system in a line, the one with the most runs first."""
+    systems = Counter(
+        (
+            run.gpu and f"{run.gpu}, driver {run.driver or UNKNOWN}",
+            run.cpu and f"{run.cpu}, {run.cores or UNKNOWN} cores",
+            run.engine and f"{run.engine} {run.engine_version or ''}".rstrip(),
+            run.loadgen_version and f"LoadGen {run.loadgen_version}",
+        )
+        for run in runs
+        if run.error is None
+    )
+    return ["; ".join(filter(None, system)) or UNKNOWN for system, _ in systems.most_common()]
+
+
 def read_sources() -> tuple[str, str]:
     """The page's style and its script."""
     return (HERE / "page.css").read_text(), (HERE / "page.js").read_text()
@@ -200,7 +230,6 @@ def describe_policy(style: str, script: str, is_live: bool) -> str:
 
 def describe_point(point: Point) -> Row:
     """A point as the page shows it."""
-    tail = points.spread(point, "latency_p99_ns")
     verdict = points.judge_point(point)
     return Row(
         id=points.identify_point(point),
@@ -210,7 +239,7 @@ def describe_point(point: Point) -> Row:
         valid_count=sum(run.loadgen_valid is True for run in point.runs),
         load=points.describe_load(point),
         rate=points.measure_throughput(point),
-        p99_ms=tail and points.Spread(*(value * 1e-6 for value in tail)),
+        latency=points.measure_latency(point),
         rules=min(point.runs, key=_order_by_rules),
         flags=find_flags(point),
         filters={
@@ -230,18 +259,20 @@ def list_findings(rows: Iterable[Row]) -> list[Finding]:
         groups.setdefault((row.filters["scenario"], row.filters["model"]), []).append(row)
     findings = []
     for (scenario, model), group in sorted(groups.items()):
-        best = max(group, key=lambda row: points.rank_point(row.point))
+        ranked = sorted(group, key=lambda row: points.rank_point(row.point), reverse=True)
+        valid = [row for row in ranked if row.verdict == "VALID"]
         reasons = Counter(
             run.invalid_reason for row in group for run in row.point.runs if run.invalid_reason
         )
-        is_valid = best.verdict == "VALID"
         findings.append(
             Finding(
                 scenario,
                 model,
-                best if is_valid else None,
+                valid[0] if valid else None,
+                valid[1:],
+                [row.id for row in group],
                 len(group),
-                None if is_valid or not reasons else reasons.most_common(1)[0][0],
+                None if valid or not reasons else reasons.most_common(1)[0][0],
             )
         )
     return findings

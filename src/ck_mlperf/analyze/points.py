@@ -7,6 +7,7 @@ import json
 import statistics
 from typing import Literal, NamedTuple
 
+from ck_mlperf.analyze.flags import TAILS
 from ck_mlperf.analyze.runs import Point, Run
 
 LATENCIES = (
@@ -28,6 +29,16 @@ class Spread(NamedTuple):
     low: float
     median: float
     high: float
+
+
+class Latency(NamedTuple):
+    """The latency that a point is judged by, in ms."""
+
+    percentile: str
+    """p90 or p99."""
+    ms: Spread
+    is_early_stopped: bool
+    """Whether it is early stopping's estimate."""
 
 
 def identify_point(point: Point) -> str:
@@ -55,6 +66,23 @@ def measure_throughput(point: Point) -> Spread:
     found = spread(point, "samples_per_second")
     assert found is not None
     return found
+
+
+def measure_latency(point: Point) -> Latency | None:
+    """The percentile that the rules judge the scenario by; None: by none, or none was recorded.
+
+    Early stopping's estimate where all repetitions have one, else the percentile as measured.
+    """
+    if point.configuration["scenario"] not in TAILS:
+        return None
+    column, _ = TAILS[point.configuration["scenario"]]
+    name = column.removeprefix("latency_").removesuffix("_ns")
+    estimates = f"early_stopped_{name}_ns"
+    is_estimate = point.configuration["scenario"] != "Server" and all(
+        getattr(run, estimates) for run in point.runs
+    )
+    found = spread(point, estimates if is_estimate else column)
+    return found and Latency(name, Spread(*(value * 1e-6 for value in found)), is_estimate)
 
 
 def rank_point(point: Point) -> tuple[bool, float]:

@@ -186,6 +186,7 @@ def _take_columns(record: Record, file: ExperimentFile, repetition: int) -> Run:
         rules=rules.id,
         rules_met=_PERFORMANCE[rules.performance],
         unofficial="; ".join(rules.unofficial) or None,
+        not_closed="; ".join(rules.not_closed or ()) or None,
         worst_check=worst_check,
         worst_margin=worst_margin,
         latency_bound_ms=get_number("server_target_latency_ns") / 1e6 if is_server else None,

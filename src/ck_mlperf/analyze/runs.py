@@ -75,6 +75,8 @@ class Run:
     """Whether the performance rules of that set are met."""
     unofficial: str | None = None
     """Why the rules do not speak of the run, whatever its figures; None: nothing of that kind."""
+    not_closed: str | None = None
+    """Why the closed division does not take the run; None: nothing of that kind was noted."""
     worst_check: str | None = None
     """Name of the check with the smallest margin in that set."""
     worst_margin: float | None = None

@@ -32,6 +32,9 @@ def make_parser() -> Parser:
     )
     parser.add_flag("--force", "replace any file")
     parser.add_argument(
+        "--title", default="LoadGen runs", help="the page's heading (default: %(default)s)"
+    )
+    parser.add_argument(
         "--plots",
         type=Path,
         metavar="FOLDER",
@@ -66,7 +69,7 @@ def main(arguments: argparse.Namespace) -> int:
         )
     points = group_points(runs)
     notices = [f"passed over: {text}" for text in passed_over]
-    page = build_page(runs, datetime.now(timezone.utc), notices=notices)
+    page = build_page(runs, datetime.now(timezone.utc), notices=notices, title=arguments.title)
     write_file(out_file, page)
     print(f"{out_file}: {count(points, 'point')} of {count(runs, 'run')}, {len(page) / 1e6:.2f} MB")
     if arguments.plots is not None:
