@@ -118,7 +118,7 @@ def test_what_is_no_file_and_what_cannot_be_listed(save_point, tmp_path, monkeyp
     assert len(runs) == 1
     assert passed_over == [
         f"{closed}: Permission denied",
-        f"{fifo}: not a file of at most 256 MiB",
+        f"{fifo}: not a regular file, but a device or the like",
     ]
 
 
