@@ -17,10 +17,12 @@ import pytest
 
 from ck_mlperf.commands import main
 from ck_mlperf.common.errors import UserError
+from ck_mlperf.common.files import hash_file
 from ck_mlperf.common.processes import read_start
 from ck_mlperf.loadgen.job import Job
 from ck_mlperf.loadgen.run_folder import RUN_ID
 from ck_mlperf.loadgen.settings import RunSettings
+from ck_mlperf.models.model_file import combine_hashes
 from ck_mlperf.models.recipe import load_model_recipe
 from ck_mlperf.results import job_run
 
@@ -136,25 +138,56 @@ def test_help_names_the_settings(capsys):
     assert printed.count("\n  ck-mlperf run ") == 3
 
 
-def test_a_plan_is_known_by_its_sidecar_and_hashed_by_the_engine(tmp_path, monkeypatch):
-    plan = tmp_path / "model.plan"
-    plan.write_bytes(b"none")
+class Opened(contextlib.AbstractContextManager):
+    """An engine that has read a file of this sha256, or could not."""
+
+    def __init__(self, sha256, error=None):
+        self.model_sha256 = sha256
+        self.error = error
+
+    def __enter__(self):
+        if self.error is not None:
+            raise self.error
+
+    def __exit__(self, *_):
+        pass
+
+
+def test_what_an_engine_has_read_is_what_was_registered(tmp_path):
+    model = tmp_path / "model"
+    model.write_bytes(b"none")
+
+    def check(kind, registered, engine, external=()):
+        job = Job(RunSettings(), model, registered, {}, Path(), kind, external_files=external)
+        with contextlib.ExitStack() as opened:
+            job_run.open_checked(job, engine, opened)
+
+    check("tensorrt", "a" * 64, Opened("a" * 64))
+    check("onnx", hash_file(model), Opened(None))
+    with pytest.raises(UserError, match=r"has changed since it was registered .*the plan's tags"):
+        check("tensorrt", "b" * 64, Opened("a" * 64))
+    with pytest.raises(UserError, match=r"has changed.*ck detect soft:model\.onnx"):
+        check("onnx", "a" * 64, Opened("b" * 64))
+    # Damaged since: that it has changed says more than what the library makes of it.
+    with pytest.raises(UserError, match="has changed since"):
+        check("onnx", "a" * 64, Opened(None, UserError("cannot be read")))
+    with pytest.raises(UserError, match="cannot be read"):
+        check("onnx", hash_file(model), Opened(None, UserError("cannot be read")))
+    (tmp_path / "weights").write_bytes(b"weights")
+    whole = combine_hashes("a" * 64, model, ["weights"])
+    check("onnx", whole, Opened("a" * 64), ["weights"])
+    (tmp_path / "weights").write_bytes(b"WEIGHTS")
+    with pytest.raises(UserError, match="has changed since"):
+        check("onnx", whole, Opened("a" * 64), ["weights"])
+
+
+def test_the_precision_is_the_sidecars_or_the_recipes(tmp_path, monkeypatch):
     monkeypatch.setattr("ck_mlperf.tensorrt.plan_file.read_sidecar", lambda path: Sidecar)
-
-    def check(kind, sha256):
-        return job_run.check_unchanged(Job(RunSettings(), plan, sha256, {}, Path(), kind))
-
-    assert check("tensorrt", "a" * 64) == "a" * 64
     recipe = load_model_recipe(MODEL)
-    job = Job(RunSettings(), plan, "", {}, Path(), "tensorrt")
+    job = Job(RunSettings(), tmp_path / "model.plan", "", {}, Path(), "tensorrt")
     assert job_run.find_precision(job, recipe) == "tf32"
     assert job_run.find_precision(replace(job, engine="onnx"), recipe) == "fp32"
-    with pytest.raises(UserError, match=r"has changed since it was registered .*the plan's tags"):
-        check("tensorrt", "b" * 64)
-    with pytest.raises(UserError, match=r"has changed.*ck detect soft:model\.onnx"):
-        check("onnx", "a" * 64)
 
 
 class Sidecar:
-    plan_sha256 = "a" * 64
     key = SimpleNamespace(precision="tf32")

@@ -17,6 +17,7 @@ JOB = Job(
     recipe={"name": "a"},
     images=Path("/images"),
     engine="tensorrt",
+    external_files=["weights.bin"],
     loadgen_native=Path("/libloadgen.so"),
     passed={"CUDA_VISIBLE_DEVICES": "0"},
     deps=[{"key": "weights", "tags": ["model"], "version": "1", "uoa": "0123456789abcdef"}],
@@ -47,6 +48,7 @@ def test_what_a_job_holds():
         "recipe": {"name": "a"},
         "images": "/images",
         "engine": "tensorrt",
+        "external_files": ["weights.bin"],
         "loadgen_native": "/libloadgen.so",
         "passed": {"CUDA_VISIBLE_DEVICES": "0"},
         "deps": [{"key": "weights", "tags": ["model"], "version": "1", "uoa": "0123456789abcdef"}],
@@ -57,7 +59,7 @@ def test_what_a_job_holds():
 
 def test_some_keys_may_be_left_out(path):
     values = json.loads(JOB.to_json())
-    for key in ("engine", "loadgen_native", "passed", "deps", "run_id", "ck"):
+    for key in ("engine", "external_files", "loadgen_native", "passed", "deps", "run_id", "ck"):
         del values[key]
     path.write_text(json.dumps(values))
     job = read_job(path)

@@ -183,8 +183,8 @@ def test_nothing_is_left_when_the_disk_takes_no_more(
     assert list(tmp_path.iterdir()) == []
 
 
-# 502 files, then the folder of these; the 504th is after the rename.
-@pytest.mark.parametrize(("fsyncs", "is_whole"), [(1, False), (503, False), (504, True)])
+# 502 files; the 503rd is after the rename.
+@pytest.mark.parametrize(("fsyncs", "is_whole"), [(1, False), (502, False), (503, True)])
 def test_a_kill_leaves_all_or_nothing(
     make: Make, held_out: Path, tmp_path: Path, fsyncs: int, is_whole: bool
 ) -> None:
