@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -149,3 +150,15 @@ def test_two_at_once_install_once(installer):
             wait.unlink()
     assert (first.returncode, second.returncode) == (0, 0)
     assert installer.read_log() == ["venv", "pip", "pip", "pip"]
+
+
+def test_help_names_what_a_contributor_is_told_to_make(repository):
+    printed = subprocess.run(
+        ["make", "help"], cwd=repository, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+    listed = {line.split()[0] for line in printed.splitlines()}
+    told = set(re.findall(r"`make ([a-z-]+)", (repository / "CONTRIBUTING.md").read_text()))
+    assert "test" in told
+    assert {name for name in told if not name.startswith("bench-")} <= listed
+    assert {"run", "ck-env", "help", "bench-%"} <= listed
+    assert max(map(len, printed.splitlines())) <= 100
