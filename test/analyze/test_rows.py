@@ -6,8 +6,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from ck_mlperf.analyze.points import identify_point
 from ck_mlperf.analyze.rows import make_run, read_runs
-from ck_mlperf.analyze.runs import Run
+from ck_mlperf.analyze.runs import Run, group_points
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.loadgen.job import NOT_RECORDED
 from ck_mlperf.models.precisions import find_precision
@@ -257,3 +258,33 @@ def test_whatever_is_wrong_with_a_record_is_an_error_or_a_row_of_the_right_types
 def test_a_compliance_test_is_called_one():
     assert make(verdicts={"loadgen": {"compliance": "TEST04"}}).compliance == "TEST04"
     assert make().compliance is None
+
+
+def test_repetitions_are_told_apart(save_point, tmp_path):
+    """Each in a file of its own, as a sweep records them, or several in one."""
+    starts = [f"2026-03-01T10:30:0{second}+00:00" for second in (5, 1, 3)]
+    one, two, three = (make_json(timing={"start": start}) for start in starts)
+    accuracy = make_json(mode="AccuracyOnly", throughput=None)
+    save_point(one, two)
+    save_point(three, accuracy)
+    save_point(make_json(engine={"batch": 4}))
+    runs = read_runs([tmp_path / "local"])
+    assert [run.number for run in runs] == [3, 1, 2, None, 1]
+    assert runs[0].point == runs[1].point == runs[2].point != runs[4].point
+    assert runs[3].point is None
+    assert [run.label for run in runs[:2]] == [
+        "digits, run 3, 2026-03-01 10:30:05 UTC",
+        "digits, run 1, 2026-03-01 10:30:01 UTC",
+    ]
+    assert len({run.label for run in runs[:3]}) == 3
+    points = group_points(runs)
+    assert {identify_point(point) for point in points} == {runs[0].point, runs[4].point}
+    assert sorted(run.number for point in points for run in point.runs) == [1, 1, 2, 3]
+
+
+def test_the_settings_of_a_run():
+    assert make().settings == "CK_LOADGEN_COUNT_OVERRIDE=20"
+    deps = make_json()["deps"]
+    deps[0]["tags"] = ["model", "tensorrt", "maxbatch.8", "v10.3"]
+    run = make(deps=deps, settings={"passed": {"OMP_NUM_THREADS": "2", "TOKEN": NOT_RECORDED}})
+    assert run.settings == "CK_LOADGEN_COUNT_OVERRIDE=20 OMP_NUM_THREADS=2 maxbatch.8"

@@ -201,3 +201,14 @@ def test_many_pairs_give_verdicts_by_chance(row, console):
     runs = [row(batch=batch) for batch in range(1, 21)]
     show_comparison(compare_points(*[group_points(runs)] * 2), "a", "b", console)
     assert "Of 20 pairs of equal systems, up to 1.0 would be called" in squeeze(read(console))
+
+
+def test_a_line_for_each_run(row, console):
+    runs = [row(samples_per_second=2000.0, latency_p99_ns=900_000, loadgen_valid=True)]
+    runs.append(row(disturbances=("hot",), disturbance_kinds=("gpu_heat",), loadgen_valid=False))
+    show_points(runs, console, with_runs=True)
+    text = squeeze(read(console))
+    start = f"{runs[0].start:%Y-%m-%d %H:%M:%S}"
+    assert f"1.1: digits, run 1, {start} UTC, 2,000 samples/s, p99 0.9 ms, VALID" in text
+    assert "1.2: digits, run 2, " in text
+    assert "INVALID, disturbed: gpu_heat" in text

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import statistics
 from typing import Literal, NamedTuple
 
 from ck_mlperf.analyze.flags import TAILS
-from ck_mlperf.analyze.runs import Point, Run
+from ck_mlperf.analyze.runs import Point, Run, identify
 
 LATENCIES = (
     (0.5, "latency_p50_ns"),
@@ -43,8 +41,7 @@ class Latency(NamedTuple):
 
 def identify_point(point: Point) -> str:
     """An id of the point's configuration, the same in every page."""
-    text = json.dumps(point.configuration, sort_keys=True)
-    return "p" + hashlib.sha256(text.encode()).hexdigest()[:12]
+    return identify(point.configuration)
 
 
 def judge_point(point: Point) -> Verdict:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ck_mlperf.analyze.runs import Run, column_names
+from ck_mlperf.analyze.runs import Run, column_names, number_runs
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.printable import make_printable
 from ck_mlperf.loadgen.settings import COMPLIANCE, VARIABLES
@@ -25,7 +25,7 @@ from ck_mlperf.results.experiments import (
     read_repetitions,
 )
 from ck_mlperf.results.record import Record
-from ck_mlperf.results.repeat import repeat_failure, repeat_run
+from ck_mlperf.results.repeat import list_given, repeat_failure, repeat_run
 
 _TOO_LARGE = 2**53  # from here on a float does not hold every integer
 # Points are divided by these, and drawn on scales that have no zero; what is less than _LEAST no
@@ -38,6 +38,14 @@ _POSITIVE = (
 )
 _PERFORMANCE = {"met": True, "not met": False, "not measured": None}
 _DEFAULTS = {variable.name: variable.default for variable in VARIABLES}
+
+# Variables that are columns, or change nothing that is measured.
+_IN_COLUMNS = {
+    *("CK_LOADGEN_SCENARIO", "CK_LOADGEN_MODE", "CK_LOADGEN_MULTISTREAMNESS", "CK_BATCH_SIZE"),
+    *("CK_LOADGEN_TARGET_QPS", "CK_LOADGEN_DATASET_SIZE", COMPLIANCE),
+    *("CK_SILENT_MODE", "CK_VERBOSE", "CK_TIMEOUT"),
+}
+_PLAN_TAGS = ("input.", "maxbatch.", "output.")
 
 
 class Reading(NamedTuple):
@@ -73,7 +81,8 @@ def read_experiments(repositories: Iterable[Path], patterns: Sequence[str] = ())
     if foreign:
         files = "1 file was" if foreign == 1 else f"{foreign} files were"
         print(f"{files} passed over, of other programs", file=sys.stderr)
-    return Reading([run for reading in readings for run in reading.runs], passed_over, foreign)
+    runs = number_runs([run for reading in readings for run in reading.runs])
+    return Reading(runs, passed_over, foreign)
 
 
 def read_file(file: ExperimentFile) -> Reading:
@@ -158,6 +167,7 @@ def _take_columns(record: Record, file: ExperimentFile, repetition: int) -> Run:
         experiment=file.experiment,
         file=file.path.name,
         repetition=repetition,
+        run_id=record.run_id,
         explore_run=record.explore_run,
         start=_read_time(record.timing.start),
         program=record.program,
@@ -177,6 +187,7 @@ def _take_columns(record: Record, file: ExperimentFile, repetition: int) -> Run:
         batch=engine.batch,
         samples_per_query=_count_samples_per_query(record),
         target_qps=get_number("server_target_qps") if is_server else None,
+        settings=_describe_settings(record),
         cpu=environment.cpu.model,
         cores=environment.cpu.cores_usable,
         gpu=gpu.name if gpu else None,
@@ -259,6 +270,15 @@ def _count_samples_per_query(record: Record) -> int | None:
     if record.scenario == "MultiStream":
         return int(record.settings.get_loadgen_number("multi_stream_samples_per_query"))
     return None if record.scenario == "Offline" else 1
+
+
+def _describe_settings(record: Record) -> str | None:
+    """What no other column says, and what a plan was asked for beside its precision."""
+    given = list_given(record).items()
+    settings = [f"{name}={value}" for name, value in given if name not in _IN_COLUMNS]
+    tags = (dep.tags for dep in record.deps if dep.key == "weights")
+    plan = [tag for tag in next(tags, []) if tag.startswith(_PLAN_TAGS)]
+    return " ".join(sorted(settings) + sorted(plan)) or None
 
 
 def _describe_commit(repository: Repository | None) -> str | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
@@ -22,6 +25,12 @@ class Run:
     """The file in the entry that holds the record (several repetitions may share one)."""
     repetition: int
     """Position of the record in its file, from 0."""
+    run_id: str | None = None
+    """Random; None: a run without CK, or an early record."""
+    point: str | None = None
+    """Id of its point, as on the page; None: the run is of no point."""
+    number: int | None = None
+    """Which run of its point it is, from 1, in the order in which they began."""
     explore_run: str | None = None
     """The name that `ck explore loadgen` gave the run."""
     start: datetime | None = None
@@ -57,6 +66,8 @@ class Run:
     """None in Offline, whose one query has as many samples as fill the time."""
     target_qps: float | None = None
     """Server: arrival rate in force, in queries/s."""
+    settings: str | None = None
+    """Variables that the user set and that no other column has, NAME=VALUE, and a plan's tags."""
     cpu: str | None = None
     cores: int | None = None
     """Processor cores that the run might use."""
@@ -124,6 +135,13 @@ class Run:
     not one that the program takes, or a shell would interpret it."""
 
     @property
+    def label(self) -> str:
+        """What tells it apart from the other runs of its point."""
+        number = "" if self.number is None else f", run {self.number}"
+        start = "" if self.start is None else f", {self.start:%Y-%m-%d %H:%M:%S} UTC"
+        return f"{self.experiment}{number}{start}"
+
+    @property
     def is_of_another_kind(self) -> bool:
         """Whether its throughput is not that of a performance run."""
         return self.mode == "FindPeakPerformance" or self.compliance is not None
@@ -165,10 +183,9 @@ def group_points(runs: Iterable[Run]) -> list[Point]:
     """
     by_configuration: dict[tuple[Any, ...], list[Run]] = {}
     accuracies: dict[tuple[Any, ...], Run] = {}
-    for run in sorted(runs, key=lambda run: (run.start is not None, run.start)):
-        if run.samples_per_second is not None and not run.is_of_another_kind:
-            key = tuple(getattr(run, name) for name in CONFIGURATION)
-            by_configuration.setdefault(key, []).append(run)
+    for run in sorted(number_runs(list(runs)), key=_order_run):
+        if run.number is not None:
+            by_configuration.setdefault(_identify_configuration(run), []).append(run)
         if run.top1_percent is not None:
             accuracies[_identify_network(run)] = run
     return [
@@ -179,6 +196,39 @@ def group_points(runs: Iterable[Run]) -> list[Point]:
         )
         for key, of_point in by_configuration.items()
     ]
+
+
+def number_runs(runs: Sequence[Run]) -> list[Run]:
+    """The same runs in the same order, each with its point and its number in that."""
+    numbered = list(runs)
+    ids: dict[tuple[Any, ...], str] = {}
+    counts: Counter[tuple[Any, ...]] = Counter()
+    for position in sorted(range(len(runs)), key=lambda position: _order_run(runs[position])):
+        run = runs[position]
+        point = number = None
+        if run.samples_per_second is not None and not run.is_of_another_kind:
+            key = _identify_configuration(run)
+            if key not in ids:
+                ids[key] = identify(dict(zip(CONFIGURATION, key, strict=True)))
+            counts[key] += 1
+            point, number = ids[key], counts[key]
+        if (run.point, run.number) != (point, number):
+            numbered[position] = replace(run, point=point, number=number)
+    return numbered
+
+
+def identify(configuration: Mapping[str, Any]) -> str:
+    """The id of a point's configuration, which depends on nothing else."""
+    text = json.dumps(configuration, sort_keys=True)
+    return "p" + hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _order_run(run: Run) -> tuple[bool, datetime | None]:
+    return run.start is not None, run.start
+
+
+def _identify_configuration(run: Run) -> tuple[Any, ...]:
+    return tuple(getattr(run, name) for name in CONFIGURATION)
 
 
 def _identify_network(run: Run) -> tuple[Any, ...]:

@@ -35,8 +35,11 @@ _HEADERS = (
 )
 
 
-def show_points(runs: Sequence[Run], console: Console) -> None:
-    """The points under their headings, what speaks against them, and the runs that have none."""
+def show_points(runs: Sequence[Run], console: Console, with_runs: bool = False) -> None:
+    """The points under their headings, what speaks against them, and the runs that have none.
+
+    with_runs: a line for each run of a point, too.
+    """
     points = group_points(runs)
     by_heading: dict[tuple[Any, ...], list[tuple[int, Point]]] = {}
     for number, point in enumerate(points, 1):
@@ -48,6 +51,11 @@ def show_points(runs: Sequence[Run], console: Console) -> None:
             console.print(make_printable(line), markup=False)
         rows = [_format_point(number, point, flags[number - 1]) for number, point in numbered]
         console.print(lay_out(_HEADERS, rows), soft_wrap=True)
+        if with_runs:
+            list_notes(
+                (_describe_run(number, run) for number, point in numbered for run in point.runs),
+                console,
+            )
         console.print()
     if points:
         console.print(_LEGEND)
@@ -131,6 +139,24 @@ def _describe_heading(point: Point) -> Iterable[str]:
     yield " | ".join(machine)
     if run.unofficial:
         yield f"no official result: {run.unofficial}"
+
+
+def _describe_run(number: int, run: Run) -> str:
+    """A run of the point `number`, in a line."""
+    said = [f"{number}.{run.number}: {run.label}"]
+    said.append(f"{format_figure(run.samples_per_second or 0)} samples/s")
+    tail = _get_tail(run)
+    if tail:
+        said.append(tail)
+    said.append({True: "VALID", False: "INVALID", None: "no verdict"}[run.loadgen_valid])
+    return ", ".join([*said, *(f"disturbed: {kind}" for kind in run.disturbance_kinds)])
+
+
+def _get_tail(run: Run) -> str | None:
+    """The latency that the run's scenario is judged by; None: by none, or it is not known."""
+    column, name = TAILS.get(run.scenario, (None, ""))
+    latency_ns = column and getattr(run, column)
+    return f"p{name[:2]} {format_figure(latency_ns / 1e6)} ms" if latency_ns else None
 
 
 def _format_point(number: int, point: Point, flags: Sequence[Flag]) -> list[str]:

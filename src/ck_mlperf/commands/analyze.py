@@ -38,6 +38,7 @@ def make_parser() -> Parser:
         help="write the runs, or what the query gives, to a .csv or .parquet file; or all of it "
         "to a .duckdb file (default: print)",
     )
+    parser.add_flag("--runs", "show a line for each run of a point, too")
     return parser
 
 
@@ -62,5 +63,5 @@ def main(arguments: argparse.Namespace) -> int:
     elif arguments.query is not None:
         show_answer(*table.query(runs, arguments.query), console)
     else:
-        show_points(runs, console)
+        show_points(runs, console, arguments.runs)
     return 0

@@ -33,6 +33,16 @@ _HARMLESS = {
 def repeat_run(record: Record) -> str | None:
     """The command for a recorded run; None where it could do anything else."""
     tags = {dep.key: dep.tags for dep in record.deps}
+    return make_command(
+        record.program,
+        list_given(record),
+        _request_weights(tags.get("weights", ()), record.engine.name),
+        next((tag for tag in tags.get("images", ()) if _FIRST_IMAGES.fullmatch(tag)), None),
+    )
+
+
+def list_given(record: Record) -> dict[str, str]:
+    """The variables that the user set, and those passed on, as the environment has them."""
     settings = {
         name: _format_value(setting.value)
         for name, setting in record.settings.ours.items()
@@ -40,12 +50,7 @@ def repeat_run(record: Record) -> str | None:
         if name != EXPLORE_RUN
     }
     passed = record.settings.passed or {}
-    return make_command(
-        record.program,
-        settings | {name: value for name, value in passed.items() if value != NOT_RECORDED},
-        _request_weights(tags.get("weights", ()), record.engine.name),
-        next((tag for tag in tags.get("images", ()) if _FIRST_IMAGES.fullmatch(tag)), None),
-    )
+    return settings | {name: value for name, value in passed.items() if value != NOT_RECORDED}
 
 
 def repeat_failure(failure: Failure) -> str | None:
