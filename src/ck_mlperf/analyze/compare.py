@@ -20,7 +20,7 @@ LOAD = ("scenario", "samples_per_query", "target_qps")
 
 # Student's t for 95%, by the runs of the smaller side; from 5 on the bootstrap holds by itself.
 _STUDENT_T = {3: 4.303, 4: 3.182}
-_THROUGHPUT = ("samples_per_second", "throughput")
+_THROUGHPUT = "samples_per_second"
 
 Verdict = Literal["faster", "slower", "cannot tell"]
 
@@ -150,8 +150,8 @@ def describe_comparison(comparison: Comparison) -> dict[str, Any]:
                     if name not in comparison.differs
                 },
                 "compared": pair.column,
-                "a": _describe_side(pair.a, pair.column),
-                "b": _describe_side(pair.b, pair.column),
+                "a": describe_side(pair.a, pair.column),
+                "b": describe_side(pair.b, pair.column),
                 "times_as_fast": pair.interval and pair.interval.ratio,
                 "interval_95": pair.interval and [pair.interval.low, pair.interval.high],
                 "verdict": pair.verdict,
@@ -162,7 +162,13 @@ def describe_comparison(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _describe_side(point: Point, column: str) -> dict[str, Any]:
+def get_compared_column(scenario: str) -> str:
+    """What points of a scenario are compared by: the latency that MLPerf looks at, else the rate"""
+    return TAILS[scenario][0] if scenario in TAILS else _THROUGHPUT
+
+
+def describe_side(point: Point, column: str) -> dict[str, Any]:
+    """A point's figures as JSON has them. column: what is compared."""
     values = list_values(point, column)
     return {
         "values": values,
@@ -180,7 +186,7 @@ def _index(points: Iterable[Point], names: Sequence[str]) -> dict[tuple[Any, ...
 
 
 def _compare_pair(a: Point, b: Point) -> Pair:
-    column, _ = TAILS.get(a.configuration["scenario"], _THROUGHPUT)
+    column = get_compared_column(a.configuration["scenario"])
     return Pair(
         a,
         b,

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ck_mlperf.analyze.compare import LEVEL, Comparison, Pair
+from ck_mlperf.analyze.compare import LEVEL, Comparison, Interval, Pair
 from ck_mlperf.analyze.flags import FEWEST_RUNS, TAILS, find_flags, list_values
 from ck_mlperf.analyze.points import format_figure
 from ck_mlperf.analyze.show import describe_load, lay_out, list_notes
@@ -63,15 +63,19 @@ def _describe_heading(pair: Pair, differs: Iterable[str]) -> str:
 
 
 def _format_pair(number: int, pair: Pair) -> list[str]:
-    configuration, interval = pair.a.configuration, pair.interval
+    configuration = pair.a.configuration
     batches = dict.fromkeys(point.configuration["batch"] for point in (pair.a, pair.b))
     cells = [str(number), describe_load(configuration), "->".join(map(str, batches))]
     for point in (pair.a, pair.b):
         values = list_values(point, pair.column)
         scale = 1e-6 if pair.column.endswith("_ns") else 1.0
         cells += [format_figure(median(values) * scale) if values else "-", str(len(values))]
-    ratio = f"{interval.ratio:.3f} ({interval.low:.3f}-{interval.high:.3f})" if interval else "-"
-    return [*cells, pair.verdict, ratio]
+    return [*cells, pair.verdict, format_interval(pair.interval)]
+
+
+def format_interval(interval: Interval | None) -> str:
+    """A ratio with its interval; None: it is not known."""
+    return f"{interval.ratio:.3f} ({interval.low:.3f}-{interval.high:.3f})" if interval else "-"
 
 
 def _show_notes(pairs: Sequence[Pair], console: Console) -> None:
@@ -104,10 +108,11 @@ def _show_notes(pairs: Sequence[Pair], console: Console) -> None:
 
 
 def _list_values(values: Sequence[Any]) -> str:
-    shown = [_shorten(value) for value in values[:_MOST_VALUES]]
+    shown = [shorten(value) for value in values[:_MOST_VALUES]]
     return ", ".join(shown + ["..."] * (len(values) > _MOST_VALUES))
 
 
-def _shorten(value: Any) -> str:
+def shorten(value: Any) -> str:
+    """The value as text, a sha256 by its first digits."""
     text = "-" if value is None else str(value)
     return f"{text[:12]}..." if len(text) == 64 else text  # a sha256

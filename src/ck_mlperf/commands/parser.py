@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ck_mlperf.analyze.conditions import FailOn, read_fail_on
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.suggest import suggest
 
@@ -140,6 +141,24 @@ def add_repository(parser: Parser) -> None:
         metavar="FOLDER,...",
         help="CK repositories to read as well as CK's own local one (default: none)",
     )
+
+
+def add_fail_on(parser: Parser, help: str) -> None:
+    """`fail_on` (FailOn): the conditions on which the exit code is 1."""
+    parser.add_argument(
+        "--fail_on",
+        type=_read_fail_on,
+        default=FailOn(),
+        metavar="CONDITION,...",
+        help=f"end with exit code 1 on slower[:5%%] or invalid: {help} (default: none)",
+    )
+
+
+def _read_fail_on(text: str) -> FailOn:
+    try:
+        return read_fail_on(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def list_repositories(arguments: argparse.Namespace) -> list[Path]:
