@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import ck_mlperf
+
 FULL = "CK cannot write below CK_REPOS or CK_TOOLS: No space left on device"
 SCRIPT = Path(__file__).with_name("end_in_ck.py")
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(ck_mlperf.__file__).parents[1])}
 
 
 @pytest.mark.parametrize(
@@ -21,7 +25,9 @@ SCRIPT = Path(__file__).with_name("end_in_ck.py")
     ],
 )
 def test_what_is_no_bug_of_cks_own_code_is_one_line(how: str, status: int, said: list[str]) -> None:
-    process = subprocess.run([sys.executable, SCRIPT, how], capture_output=True, text=True)
+    process = subprocess.run(
+        [sys.executable, SCRIPT, how], env=ENVIRONMENT, capture_output=True, text=True
+    )
     assert process.returncode == status
     assert process.stdout == "before\n"
     lines = process.stderr.splitlines()
@@ -32,6 +38,7 @@ def test_what_is_no_bug_of_cks_own_code_is_one_line(how: str, status: int, said:
 def test_a_closed_pipe_in_cks_own_code_is_silent() -> None:
     with subprocess.Popen(
         [sys.executable, SCRIPT, "pipe"],
+        env=ENVIRONMENT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.files import hash_file
+from ck_mlperf.common.processes import module_command
 from ck_mlperf.loadgen.engines import make_engine
 from ck_mlperf.models.convert import convert
 from ck_mlperf.models.model_file import combine_hashes, hash_model, read_state
@@ -38,8 +38,9 @@ def shuffle(path: Path) -> None:
 
 
 def inspect(path: Path) -> dict:
-    command = [sys.executable, "-m", "ck_mlperf.models.recipe", str(path)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    command, environment = module_command("ck_mlperf.models.recipe", str(path))
+    process = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
+    return json.loads(process.stdout)
 
 
 def test_shuffled_weights_have_another_hash(model: Path) -> None:
