@@ -109,7 +109,7 @@ def test_the_json_of_an_analysis(command):
 
 
 def test_the_json_of_the_others(command):
-    query = "--query=SELECT count(*) AS n, 'inf'::DOUBLE AS x, now() AS t FROM runs"
+    query = "--query=SELECT count(*) AS n, 'inf'::DOUBLE AS x, now()::TIMESTAMP AS t FROM runs"
     document = json.loads(command("analyze", "nightly", "--json", query))
     assert document["format"] == "ck-mlperf.answer"
     assert document["columns"] == ["n", "x", "t"]
