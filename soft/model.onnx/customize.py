@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "src"))
 from ck_mlperf.catalog import registration
 from ck_mlperf.catalog.home import registering
 from ck_mlperf.catalog.kernel import Catalog, read_deps
-from ck_mlperf.models.model_file import read_state
 
 
 @registering
 def version_cmd(i: dict[str, Any]) -> dict[str, Any]:
     model = os.path.abspath(i["full_path"])
-    recipe = registration.inspect_onnx(model, read_deps(i["deps"]))
+    recipe, _ = registration.inspect_onnx(model, read_deps(i["deps"]))
     version = registration.register(Catalog(i["ck_kernel"]), ["model.onnx"], model, recipe)
     return {"return": 0, "cmd": "", "version": version}
 
@@ -26,9 +24,8 @@ def version_cmd(i: dict[str, Any]) -> dict[str, Any]:
 def setup(i: dict[str, Any]) -> dict[str, Any]:
     customize = i["customize"]
     model = customize["full_path"] = os.path.abspath(customize["full_path"])
-    customize["recipe"] = recipe = registration.inspect_onnx(model, read_deps(i["deps"]))
-    files = recipe.get("external_files", [])
-    customize["files"] = read_state(Path(model), files)  # as long as they stay, so does the sha256
+    recipe, customize["files"] = registration.inspect_onnx(model, read_deps(i["deps"]))
+    customize["recipe"] = recipe
     if recipe.get("conversion"):
         # To be installed again in the same place, whichever of its tags are named.
         customize["path_install"] = os.path.dirname(model)

@@ -6,9 +6,11 @@ import json
 
 import pytest
 
-from ck_mlperf.catalog.conversion import Conversion, judge_conversion
+from ck_mlperf.catalog.conversion import Conversion, check_source, judge_conversion
 from ck_mlperf.catalog.kernel import Catalog
 from ck_mlperf.catalog.request import read_request
+from ck_mlperf.common.errors import UserError
+from ck_mlperf.models.model_file import hash_model, read_states
 
 from ..fakes.kernel import FakeKernel
 
@@ -59,6 +61,49 @@ def test_a_conversion_of_another_file_is_not_taken(kernel):
     assert "source_sha256" in reason
     assert "aaaa" in reason
     assert "bbbb" in reason
+
+
+def register_model(kernel, folder, **notes) -> None:
+    """CK with a model and its weights in another file, as they are now."""
+    model = folder / "model.onnx"
+    recipe = {**RECIPE, "sha256": hash_model(model, ["w"]), "external_files": ["w"]}
+    notes = {"files": [[*state] for state in read_states(model, ["w"])], **notes}
+    kernel.add("source", "model,onnx,digits", str(model), recipe=recipe, **notes)
+
+
+def test_weights_in_another_file_are_part_of_the_source(kernel, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"graph")
+    (tmp_path / "w").write_bytes(b"0123")
+    register_model(kernel, tmp_path)
+    made = {"source_sha256": kernel.entries["source"]["customize"]["recipe"]["sha256"]}
+    catalog = Catalog(kernel)
+
+    def judge() -> list[str]:
+        return judge_conversion(catalog, made, catalog.load_pinned("onnx", "source"))
+
+    assert judge() == []
+    (tmp_path / "w").write_bytes(b"0123")  # touched
+    assert judge() == []
+    (tmp_path / "w").write_bytes(b"3210")
+    with pytest.raises(UserError, match=r"has changed .*ck detect soft:model\.onnx --full_path="):
+        judge()
+    register_model(kernel, tmp_path)
+    (reason,) = judge()
+    assert reason.startswith("source_sha256 is ")
+
+
+@pytest.mark.parametrize("content", [b"graph", b"..\n\x08location\x12\x01w.."])
+def test_a_model_that_an_earlier_version_registered(kernel, tmp_path, content):
+    model = tmp_path / "model.onnx"
+    model.write_bytes(content)
+    recipe = {**RECIPE, "sha256": hash_model(model)}
+    kernel.add("source", "model,onnx,digits", str(model), recipe=recipe)
+    source = Catalog(kernel).load_pinned("onnx", "source")
+    if content == b"graph":
+        check_source(source)
+        return
+    with pytest.raises(UserError, match=r"left them out of its sha256\. Register it again"):
+        check_source(source)
 
 
 def test_what_is_there_is_taken(kernel):

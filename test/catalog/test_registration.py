@@ -12,6 +12,7 @@ from ck_mlperf.catalog.kernel import SOURCE, Dep, hook
 from ck_mlperf.catalog.request import ONNX, PLAN, read_request
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.tags import split_tags
+from ck_mlperf.models.model_file import read_states
 
 from ..fakes.kernel import make_catalog
 
@@ -21,16 +22,18 @@ CONVERSION = {"precision": "int8", "input": "native", "output": "scores"}
 def test_a_model_is_inspected_once_for_each_state_of_its_files(tmp_path):
     """The interpreter is a stand-in that prints a recipe and notes that it was asked."""
     python, asked, model = tmp_path / "python3", tmp_path / "asked", tmp_path / "model.onnx"
-    recipe = {"name": "m", "weights": "trained", "sha256": "0"}
-    python.write_text(f"#!/bin/sh\necho asked >> {asked}\necho '{json.dumps(recipe)}'\n")
+    recipe = {"name": "m", "weights": "trained", "sha256": "0", "external_files": ["w.bin"]}
+    printed = tmp_path / "printed"
+    python.write_text(f"#!/bin/sh\necho asked >> {asked}\ncat {printed}\n")
     python.chmod(0o755)
-    model.write_bytes(b"one")
     deps = {"python": Dep({"uoa": "1", "dict": {"customize": {"full_path": str(python)}}})}
-    for changed in (None, "model.onnx", "model.json"):
-        if changed:
-            (tmp_path / changed).write_bytes(b"another")
+    (tmp_path / "w.bin").write_bytes(b"one")
+    for changed in ("model.onnx", "model.json", "w.bin"):
+        (tmp_path / changed).write_bytes(b"another")
+        states = [[*state] for state in read_states(model, ["w.bin"])]
+        printed.write_text(json.dumps({**recipe, "files": states}))
         for _ in range(2):
-            assert registration.inspect_onnx(str(model), deps) == recipe
+            assert registration.inspect_onnx(str(model), deps) == (recipe, states)
     assert len(asked.read_text().split()) == 3
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,12 @@ import pytest
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.images.preprocess import preprocess
-from ck_mlperf.images.preprocessed import IMAGES_FILE, ROWS_FILE, load_preprocessed
+from ck_mlperf.images.preprocessed import (
+    IMAGES_FILE,
+    ROWS_FILE,
+    PreprocessedSet,
+    load_preprocessed,
+)
 
 from ..builders.images import write_images
 from .conftest import RECIPE
@@ -32,6 +39,11 @@ def whole(made: Path, tmp_path: Path) -> Path:
     return shutil.copytree(made, tmp_path / "set")
 
 
+def check(images: PreprocessedSet, rows: Sequence[int]) -> None:
+    with images.check_loading(rows):
+        pass
+
+
 def spoil(folder: Path, row: int) -> None:
     images = np.lib.format.open_memmap(folder / IMAGES_FILE, mode="r+")
     images[row, 0, 0, 0] ^= 1
@@ -40,10 +52,22 @@ def spoil(folder: Path, row: int) -> None:
 def test_one_bit_of_a_loaded_image_is_noticed(whole: Path) -> None:
     spoil(whole, 140)
     images = load_preprocessed(whole)
-    images.check_rows(range(140))
-    images.check_rows([])
-    with pytest.raises(UserError, match=rf"pixels of {images.names[140]} and of 0 others"):
-        images.check_rows([3, 140, 5])
+    check(images, range(140))
+    check(images, [])
+    name = re.escape(images.names[140])
+    with pytest.raises(UserError, match=rf"1 of the 3 images to load, first 140 \({name}\)"):
+        check(images, [3, 140, 5])
+
+
+def test_what_is_written_while_images_are_loaded_is_noticed(whole: Path) -> None:
+    images = load_preprocessed(whole)
+
+    def load() -> None:
+        with images.check_loading([0, 1]):
+            spoil(whole, 1)
+
+    with pytest.raises(UserError, match=f"{IMAGES_FILE} was written to"):
+        load()
 
 
 def test_the_list_of_hashes_is_itself_checked(whole: Path) -> None:
@@ -52,13 +76,13 @@ def test_the_list_of_hashes_is_itself_checked(whole: Path) -> None:
     for wrong in (right[:-1], right[::-1], ["x"] * COUNT, ["\udcff"]):
         path.write_bytes("\n".join(wrong).encode(errors="surrogateescape"))
         with pytest.raises(UserError, match=ROWS_FILE):
-            load_preprocessed(whole).check_rows([0])
+            check(load_preprocessed(whole), [0])
 
 
 def test_a_set_of_an_older_version_gets_the_list(whole: Path) -> None:
     right = (whole / ROWS_FILE).read_text()
     (whole / ROWS_FILE).unlink()
-    load_preprocessed(whole).check_rows([0])
+    check(load_preprocessed(whole), [0])
     assert (whole / ROWS_FILE).read_text() == right
 
 
@@ -66,5 +90,5 @@ def test_a_spoilt_set_of_an_older_version_is_refused(whole: Path) -> None:
     (whole / ROWS_FILE).unlink()
     spoil(whole, 7)
     with pytest.raises(UserError, match="has changed since it was made"):
-        load_preprocessed(whole).check_rows([0])
+        check(load_preprocessed(whole), [0])
     assert not (whole / ROWS_FILE).exists()

@@ -15,7 +15,14 @@ from ck_mlperf.common.files import hash_file
 from ck_mlperf.common.processes import module_command
 from ck_mlperf.loadgen.engines import make_engine
 from ck_mlperf.models.convert import convert
-from ck_mlperf.models.model_file import combine_hashes, hash_model, read_state
+from ck_mlperf.models.model_file import (
+    combine_hashes,
+    hash_model,
+    is_in_state,
+    may_have_external_data,
+    read_states,
+)
+from ck_mlperf.models.onnx_facts import external_files
 
 DIGITS = Path(__file__).parents[2] / "package" / "model-onnx-digits" / "digits.onnx"
 
@@ -44,12 +51,51 @@ def inspect(path: Path) -> dict:
 
 
 def test_shuffled_weights_have_another_hash(model: Path) -> None:
-    before, state = inspect(model), read_state(model, ["w.bin"])
+    before, state = inspect(model), read_states(model, ["w.bin"])
     assert before["external_files"] == ["w.bin"]
     assert before["sha256"] == hash_model(model, ["w.bin"]) != hash_file(model)
     shuffle(model.with_name("w.bin"))
     assert inspect(model)["sha256"] != before["sha256"]
-    assert read_state(model, ["w.bin"]) != state
+    assert read_states(model, ["w.bin"]) != state
+
+
+def test_a_link_to_a_model_has_the_weights_beside_the_model(model: Path, tmp_path: Path) -> None:
+    link = tmp_path / "elsewhere" / "digits.onnx"
+    link.parent.mkdir()
+    link.symlink_to(model)
+    link.with_suffix(".json").symlink_to(model.with_suffix(".json"))
+    link.with_name("w.bin").write_bytes(b"another model's")
+    assert inspect(link)["sha256"] == inspect(model)["sha256"]
+    state = read_states(link, ["w.bin"])
+    shuffle(model.with_name("w.bin"))
+    assert not is_in_state(link, state)
+
+
+def test_the_state_that_is_noted_is_that_before_the_files_were_read(model: Path) -> None:
+    files = inspect(model)["files"]
+    assert is_in_state(model, files)
+    assert [name for name, *_ in files] == ["", "w.bin"]
+    model.with_name("w.bin").unlink()
+    assert not is_in_state(model, files)
+
+
+def test_weights_of_functions_count(model: Path) -> None:
+    """ONNX Runtime loads them, too."""
+    loaded = onnx.load(DIGITS)
+    tensor = loaded.graph.initializer[0]
+    onnx.external_data_helper.set_external_data(tensor, "inner.bin")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    constant = onnx.helper.make_node("Constant", [], ["c"], value=tensor)
+    opsets = [onnx.helper.make_opsetid("", 13)]
+    function = onnx.helper.make_function("own", "F", [], ["c"], [constant], opsets)
+    del loaded.graph.initializer[0]
+    loaded.functions.append(function)
+    assert external_files(loaded) == ["inner.bin"]
+
+
+def test_a_model_without_external_data_is_told_by_its_bytes(model: Path) -> None:
+    assert may_have_external_data(model)
+    assert not may_have_external_data(DIGITS)
 
 
 def test_a_model_in_one_file_keeps_the_hash_of_that_file() -> None:

@@ -151,13 +151,22 @@ def test_no_file(tmp_path):
         load_model_recipe(tmp_path)
 
 
-@pytest.mark.parametrize("location", ["../weights.bin", "/etc/passwd", "link/weights.bin"])
+@pytest.mark.parametrize(
+    "location",
+    [
+        "../weights.bin",
+        "/etc/passwd",
+        "link/weights.bin",
+        "link/../tiny.json",
+        "{folder}/tiny.json",
+    ],
+)
 def test_weights_outside_the_folder_are_refused(tmp_path, location):
     (tmp_path / "weights.bin").write_bytes(bytes(12000))
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "link").symlink_to(tmp_path)
-    path = make_onnx(folder / "tiny.onnx", external=location)
+    path = make_onnx(folder / "tiny.onnx", external=location.format(folder=folder))
     write_recipe(path)
     with pytest.raises(UserError, match="outside its own folder"):
         load_model_recipe(path)

@@ -12,6 +12,7 @@ from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.files import hash_file
 from ck_mlperf.images.dataset import DATASET_CLASSES
 from ck_mlperf.images.recipe import ImageRecipe
+from ck_mlperf.models.model_file import is_in_state
 from ck_mlperf.models.recipe import ModelRecipe, load_model_recipe, normalise
 
 from ..builders.tiny_model import REST, make_onnx, write_recipe
@@ -239,6 +240,7 @@ def test_the_command_prints_the_recipe(model, run_module):
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     assert printed.pop("sha256") == hash_file(model)
+    assert is_in_state(model, printed.pop("files"))
     assert printed == load_model_recipe(model).to_dict()
 
 

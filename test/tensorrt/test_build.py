@@ -1,6 +1,7 @@
 """Building plans, really, with TensorRT for RTX."""
 
 import json
+import shutil
 
 import numpy as np
 import onnx
@@ -133,6 +134,23 @@ def test_weights_in_other_files(rtx, make_request, tmp_path):
     path.with_suffix(".json").write_text(json.dumps(recipe))
     with pytest.raises(UserError, match=r"keeps weights in other files \(m\.bin\)"):
         build(make_request(model=path))
+
+
+def test_a_model_that_changes_after_it_was_looked_up(rtx, make_request, make_model, tmp_path):
+    """Its key would be that of the old file in part."""
+    path = tmp_path / "m.onnx"
+    for suffix in (".onnx", ".json"):
+        shutil.copy(make_model().with_suffix(suffix), path.with_suffix(suffix))
+
+    def change(line):
+        model = onnx.load(path)
+        model.producer_version += "1"
+        onnx.save(model, path)
+
+    request = make_request(model=path)
+    with pytest.raises(UserError, match="has changed since it was looked up"):
+        build_plan(request, change)
+    assert not request.output.exists()
 
 
 def test_what_a_killed_write_leaves_is_removed(rtx, make_request):

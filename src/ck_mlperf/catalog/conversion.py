@@ -18,7 +18,7 @@ from ck_mlperf.catalog.source import obtain_source
 from ck_mlperf.catalog.step import Installation, Step
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.images.source import read_manifest
-from ck_mlperf.models.model_file import hash_model, read_state
+from ck_mlperf.models.model_file import hash_model, is_in_state, may_have_external_data
 
 
 class Conversion(Step):
@@ -126,19 +126,23 @@ def judge_conversion(catalog: Catalog, conversion: Mapping[str, Any], source: En
 
 
 def check_source(source: Entry) -> None:
-    """Raise UserError where a model has changed since it was registered with CK."""
-    path, external = Path(source.path), source.recipe.get("external_files", [])
+    """Raise UserError where an ONNX model's sha256 is not that of what is there now."""
+    path, noted = Path(source.path), source.customize.get("files")
     if not path.is_file():  # whoever takes it says so
         return
-    noted = source.customize.get("files")
-    if noted is not None and [tuple(file) for file in noted] == read_state(path, external):
+    if noted is not None and is_in_state(path, noted):
         return
-    found = hash_model(path, external)
+    advice = f"Register it again: ck detect soft:model.onnx --full_path={path}"
+    if noted is None and may_have_external_data(path):
+        raise UserError(
+            f"{path} keeps weights in other files, and was registered with CK by an earlier "
+            f"version, which left them out of its sha256. {advice}"
+        )
+    found = hash_model(path, source.recipe.get("external_files", []))
     if found != source.recipe["sha256"]:
         raise UserError(
             f"{path} has changed since it was registered with CK: its sha256 is {found}, was "
-            f"{source.recipe['sha256']}. Register it again: ck detect soft:model.onnx "
-            f"--full_path={path}"
+            f"{source.recipe['sha256']}. {advice}"
         )
 
 

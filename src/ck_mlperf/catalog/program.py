@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ck_mlperf.catalog.conversion import Conversion
+from ck_mlperf.catalog.conversion import Conversion, check_source
 from ck_mlperf.catalog.host import has_driver
 from ck_mlperf.catalog.images import resolve_images
 from ck_mlperf.catalog.kernel import Catalog, Dep, Entry, read_command_line
@@ -94,6 +94,8 @@ def prepare_run(
             f"model {recipe['name']} has random weights and so no accuracy: run it with "
             "--env.CK_LOADGEN_MODE=PerformanceOnly"
         )
+    if engine.model != PLAN:
+        check_source(model)
     resolve_images(catalog, deps["images"], deps["dataset"], recipe)
     lines = resolve_libraries(catalog, deps, engine, model)
     native = resolve_native(catalog, deps["loadgen-native"])  # before the deps are listed

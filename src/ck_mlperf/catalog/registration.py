@@ -16,12 +16,14 @@ from ck_mlperf.catalog.step import identify_path
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.tags import NAME_RULE, is_name
 from ck_mlperf.images.layout import arrange_images
+from ck_mlperf.models.model_file import is_in_state
 from ck_mlperf.tensorrt.names import make_flavour_tag
 from ck_mlperf.tensorrt.plan_file import read_sidecar
 
 _State = tuple[int, int, int] | None
-# CK asks for the version of one file several times in a command: {files as they were: recipe}.
-_inspected: dict[tuple[str, _State, _State], dict[str, Any]] = {}
+# CK asks for the version of one file several times in a command: {model: (the recipe's file as it
+# was, what was printed)}.
+_inspected: dict[str, tuple[_State, dict[str, Any]]] = {}
 # The same of images: {what the user has, as it was: the folder with labels}.
 _arranged: dict[tuple[str, _State], str] = {}
 
@@ -67,14 +69,16 @@ def _obtain_labels(catalog: Catalog) -> Path:
     return Path(entry.path)
 
 
-def inspect_onnx(model: str, deps: Mapping[str, Dep]) -> dict[str, Any]:
-    """The recipe of a model with the file's sha256, once per state of the files.
+def inspect_onnx(model: str, deps: Mapping[str, Dep]) -> tuple[dict[str, Any], list[Any]]:
+    """(the recipe of a model with its sha256, the state of the files), once per state.
 
+    As long as the files stay in that state (`model_file.is_in_state`), so does the sha256.
     Ends the `ck` command where the model cannot be read; the process has said on stderr why.
     """
     recipe_file = os.path.splitext(model)[0] + ".json"
-    state = (model, _describe_file(model), _describe_file(recipe_file))
-    if state not in _inspected:
+    noted, printed = _inspected.get(model, (None, {"files": []}))
+    stated = _describe_file(recipe_file)
+    if stated != noted or not is_in_state(Path(model), printed["files"]):
         python, environment = dep_python(deps)
         process = subprocess.run(
             [python, "-m", "ck_mlperf.models.recipe", model],
@@ -85,8 +89,10 @@ def inspect_onnx(model: str, deps: Mapping[str, Dep]) -> dict[str, Any]:
         )
         if process.returncode:
             raise SystemExit(process.returncode)
-        _inspected[state] = json.loads(process.stdout)
-    return dict(_inspected[state])
+        printed = json.loads(process.stdout)
+        _inspected[model] = stated, printed
+    recipe = dict(printed)
+    return recipe, recipe.pop("files")
 
 
 def list_onnx_tags(recipe: Mapping[str, Any]) -> list[str]:

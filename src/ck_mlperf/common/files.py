@@ -169,6 +169,12 @@ def hash_file(path: Path, algorithm: str = "sha256") -> str:
     return digest.hexdigest()
 
 
+def read_state(path: Path) -> tuple[int, int, int, int]:
+    """What differs after somebody wrote to a file or replaced it: size, times in ns, inode."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
 def is_plain_name(name: str) -> bool:
     """Whether `name` can only be a file directly in the folder that it is looked up in."""
     return name not in ("", ".", "..") and not set(name) & set("/\\\0")

@@ -8,7 +8,7 @@ import functools
 import hashlib
 import os
 import tokenize
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.common.files import open_regular, read_text, write_file
+from ck_mlperf.common.files import open_regular, read_state, read_text, write_file
 from ck_mlperf.images.dataset import DATASET_CLASSES, MAP_FILE, hash_image_list, parse_labels
 from ck_mlperf.images.recipe import ImageRecipe
 from ck_mlperf.images.source import MANIFEST_FILE, read_manifest
@@ -50,22 +50,32 @@ class PreprocessedSet:
     manifest: dict[str, Any]
     folder: Path
 
-    def check_rows(self, rows: Sequence[int]) -> None:
-        """Raise UserError unless the pixels of these images are those that were made.
+    @contextlib.contextmanager
+    def check_loading(self, rows: Sequence[int]) -> Iterator[None]:
+        """Load these images in the block. Raises UserError unless their pixels are those that were
+        made.
 
-        Reads them, on as many threads as there are processors.
+        Hashes them before, on as many threads as there are processors; after, nobody must have
+        written to the file meanwhile.
         """
-        known = self._row_hashes  # not by several threads at once
+        path, known = self.folder / IMAGES_FILE, self._row_hashes
+        state = read_state(path)
         parts = [rows[first : first + _ROWS_A_TASK] for first in range(0, len(rows), _ROWS_A_TASK)]
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             found = pool.map(lambda part: self._find_changed(part, known), parts)
             changed = [row for part in found for row in part]
         if changed:
             raise UserError(
-                f"{self.folder / IMAGES_FILE}: the pixels of {self.names[changed[0]]} and of "
-                f"{len(changed) - 1} others have changed since they were made. Remove "
-                f"{self.folder} and preprocess again"
+                f"{path}: {len(changed)} of the {len(rows)} images to load, first {changed[0]} "
+                f"({self.names[changed[0]]}), have changed since they were made. {self._advice}"
             )
+        yield
+        if read_state(path) != state:
+            raise UserError(f"{path} was written to while images were loaded. Run again")
+
+    @property
+    def _advice(self) -> str:
+        return f"Remove {self.folder}, and `ck run` preprocesses the images again"
 
     def _find_changed(self, rows: Sequence[int], known: Sequence[str]) -> list[int]:
         return [row for row in rows if hash_row(self.images[row]) != known[row]]
@@ -77,13 +87,14 @@ class PreprocessedSet:
         try:
             hashes = read_text(path).split()
         except FileNotFoundError:
-            hashes, is_listed = [hash_row(row) for row in self.images], False
+            with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+                hashes, is_listed = list(pool.map(hash_row, self.images)), False
         except ValueError:
             hashes = []
         if len(hashes) != len(self.images) or not _is_whole(hashes, self.manifest):
             raise UserError(
                 f"{self.folder}: {ROWS_FILE} or {IMAGES_FILE} has changed since it was made. "
-                "Remove the folder and preprocess again"
+                f"{self._advice}"
             )
         if not is_listed:
             with contextlib.suppress(OSError):  # a folder that cannot be written to has none

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ck_mlperf.loadgen.harness.interface import Interface
-    from ck_mlperf.loadgen.harness.sut import SystemUnderTest
+    from ck_mlperf.loadgen.harness.sut import CheckImages, SystemUnderTest
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def run_test(
     log_dir: Path,
     interface: Interface | None = None,
     limit: TimeLimit | None = None,
-    check_images: Callable[[Sequence[int]], None] | None = None,
+    check_images: CheckImages = contextlib.nullcontext,
 ) -> RunOutcome:
     """Run the test that `settings` ask for on open `engines`; leave LoadGen's logs in `log_dir`.
 
@@ -94,8 +94,7 @@ def run_test(
     of a query: each takes the next batch when it is free. Each loads all the images.
     images: uint8 [n, side, side, 3], by sample index; a memory map is read as LoadGen asks for it.
     interface: to LoadGen; None: its Python module.
-    check_images: called with the indices of the images that are to be loaded, not timed; it raises
-    where they are not what they should be.
+    check_images: around each loading of images, which is not timed.
     limit: one that began before, such as with the opening of the engines; None: the test's own.
 
     One test per process: LoadGen keeps global state. Logs of an earlier test are removed first.

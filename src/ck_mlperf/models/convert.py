@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from ck_mlperf.common.errors import UserError, run_main
 from ck_mlperf.common.files import sync_folder, write_file
 from ck_mlperf.models.compose import compose
-from ck_mlperf.models.model_file import hash_model
+from ck_mlperf.models.model_file import hash_model, is_in_state
 from ck_mlperf.models.network import check_size, read_network
-from ck_mlperf.models.onnx_facts import external_files, load_onnx
+from ck_mlperf.models.onnx_facts import find_files
 from ck_mlperf.models.precisions import FILE_INPUTS, FILE_PRECISIONS, OUTPUTS
 from ck_mlperf.models.recipe import ModelRecipe, OutputSpec, load_model_recipe
 
@@ -58,7 +58,7 @@ def convert(
             f"{source} is a converted file itself. Convert the file that it was made from (sha256 "
             f"{recipe.conversion.get('source_sha256')})"
         )
-    external = external_files(load_onnx(source))
+    external, state = find_files(source)
     digest = hash_model(source, external)
     described = None
     if precision == "int8":
@@ -76,7 +76,7 @@ def convert(
     else:
         model = read_network(source, recipe)
     entry = compose(source, model, recipe, input_kind, output_kind)
-    if hash_model(source, external) != digest:
+    if not is_in_state(source, state):
         raise UserError(f"{source} has changed while it was converted. Convert it again")
     try:
         check_size(output, model.ByteSize())

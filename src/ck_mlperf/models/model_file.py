@@ -1,6 +1,7 @@
 """The files of an ONNX model: the model itself, and those that its external data is in.
 
-CK's hooks import this module: it needs the standard library alone.
+External data is looked up beside the model's own file, also where the model is named by a link to
+it. CK's hooks import this module: it needs the standard library alone.
 """
 
 from __future__ import annotations
@@ -8,10 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from ck_mlperf.common.files import hash_file
+from ck_mlperf.common.files import MOST_ONNX_BYTES, hash_file, read_regular, read_state
 
-_State = tuple[str, int, int, int, int]
+State = tuple[str, int, int, int, int]
+# The key in a tensor's external_data, as protobuf writes it. Something else may look the same.
+_LOCATION = b"\n\x08location"
 
 
 def hash_model(path: Path, external_files: Sequence[str] = ()) -> str:
@@ -26,15 +30,29 @@ def combine_hashes(model_sha256: str, path: Path, external_files: Sequence[str])
     """The same, where the sha256 of the file `path` itself is known."""
     if not external_files:
         return model_sha256
-    lines = [f"{hash_file(path.parent / name)} {name}\n" for name in sorted(external_files)]
+    folder = path.resolve().parent
+    lines = [f"{hash_file(folder / name)} {name}\n" for name in sorted(external_files)]
     return hashlib.sha256("".join([f"{model_sha256}\n", *lines]).encode()).hexdigest()
 
 
-def read_state(path: Path, external_files: Sequence[str] = ()) -> list[_State]:
-    """What is another after any of the files was written to: name, size, times in ns, inode."""
-    states = []
-    for name in ("", *sorted(external_files)):
-        status = (path.parent / name if name else path).stat()
-        times = status.st_mtime_ns, status.st_ctime_ns
-        states.append((name, status.st_size, *times, status.st_ino))
-    return states
+def read_states(path: Path, external_files: Sequence[str] = ()) -> list[State]:
+    """The name and the `files.read_state` of each of the model's files; its own has the name ''."""
+    folder = path.resolve().parent
+    others = [(name, *read_state(folder / name)) for name in sorted(external_files)]
+    return [("", *read_state(path)), *others]
+
+
+def is_in_state(path: Path, states: Sequence[Sequence[Any]]) -> bool:
+    """Whether nobody has written to a model's files since `read_states` gave `states`.
+
+    These may have been JSON meanwhile.
+    """
+    try:
+        return read_states(path, [name for name, *_ in states[1:]]) == [*map(tuple, states)]
+    except OSError:
+        return False
+
+
+def may_have_external_data(path: Path) -> bool:
+    """False: the model has none. True: it has, most probably; to know takes the library onnx."""
+    return _LOCATION in read_regular(path, MOST_ONNX_BYTES)

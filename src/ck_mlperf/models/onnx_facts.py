@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from ck_mlperf.common.errors import UserError
 from ck_mlperf.common.files import MOST_ONNX_BYTES, read_regular
+from ck_mlperf.models.model_file import State, read_states
 from ck_mlperf.models.recognise import recognise
 
 if TYPE_CHECKING:
@@ -32,16 +33,17 @@ _LOOKALIKES = (
 )
 
 
-def load_onnx(path: Path) -> onnx.ModelProto:
+def load_onnx(path: Path, content: bytes | None = None) -> onnx.ModelProto:
     """The model at `path`, without its external data, which must be in the model's folder.
 
+    content: of the file, where it was read before.
     Raises UserError that says what the file looks like if it is not a complete ONNX model.
     """
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
-        content = read_regular(path, MOST_ONNX_BYTES)
+        content = read_regular(path, MOST_ONNX_BYTES) if content is None else content
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"{path}: no such file. Give the path of an .onnx file") from None
     looks = _describe_lookalike(content[:512])
@@ -77,12 +79,23 @@ def external_files(model: onnx.ModelProto) -> list[str]:
     return sorted(
         {
             entry.value
-            for tensor in _tensors(model.graph)
+            for tensor in _all_tensors(model)
             if tensor.data_location == TensorProto.EXTERNAL
             for entry in tensor.external_data
             if entry.key == "location"
         }
     )
+
+
+def find_files(path: Path) -> tuple[list[str], list[State]]:
+    """(the files with the external weights of the model at `path`, the state of all its files)
+
+    The state is from before any file was read, so that whoever writes to them meanwhile or later
+    gives them another one.
+    """
+    own = read_states(path) if path.is_file() else []
+    external = external_files(load_onnx(path))
+    return external, own + read_states(path, external)[1:]
 
 
 def read_onnx_facts(path: Path, stated: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,26 +205,36 @@ def _find_precision(graph: onnx.GraphProto) -> str | None:
     return "fp16" if sizes[TensorProto.FLOAT16] > sizes[TensorProto.FLOAT] else None
 
 
+def _all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    yield from _tensors(model.graph)
+    for function in model.functions:
+        yield from _attribute_tensors(function.node)
+
+
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
         yield from (sparse.values, sparse.indices)
-    for node in graph.node:
+    yield from _attribute_tensors(graph.node)
+
+
+def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
         for attribute in node.attribute:
-            yield attribute.t
-            yield from attribute.tensors
-            yield from _tensors(attribute.g)
-            for subgraph in attribute.graphs:
-                yield from _tensors(subgraph)
+            yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _tensors(graph)
 
 
 def _check_external(path: Path, location: str) -> None:
-    folder = path.resolve().parent
-    target = (folder / location).resolve()
-    if not target.is_relative_to(folder):
+    folder, place = path.resolve().parent, PurePath(location)
+    target = (folder / place).resolve()
+    if place.is_absolute() or ".." in place.parts or not target.is_relative_to(folder):
         raise UserError(
-            f"{path} keeps weights in {location!r}, outside its own folder: refused. "
-            "Save the model with its weights inside or beside it"
+            f"{path} keeps weights in {location!r}, which may lead outside its own folder: "
+            "refused. Save the model with its weights inside or beside it"
         )
     if not target.is_file():
         raise UserError(f"{path} keeps weights in {location!r}, which is not beside it")

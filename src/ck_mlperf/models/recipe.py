@@ -255,15 +255,16 @@ def tabulate_pixels(recipe: ModelRecipe) -> npt.NDArray[Any]:
 
 
 def main() -> None:
-    """Print the complete recipe of a model, with its sha256 and external files, as JSON."""
+    """Print the complete recipe of a model as JSON, with its sha256, its external files, and the
+    state in which the files were read."""
     parser = argparse.ArgumentParser(prog="python -m ck_mlperf.models.recipe", description=__doc__)
-    from ck_mlperf.models.onnx_facts import external_files, load_onnx
+    from ck_mlperf.models.onnx_facts import find_files
 
     parser.add_argument("path", type=Path, metavar="MODEL.onnx")
     path = parser.parse_args().path
+    external, state = find_files(path)
     recipe = load_model_recipe(path)
-    external = external_files(load_onnx(path))
-    facts: dict[str, Any] = {"sha256": hash_model(path, external)}
+    facts: dict[str, Any] = {"sha256": hash_model(path, external), "files": state}
     if external:
         facts["external_files"] = external
     print(json.dumps({**recipe.to_dict(), **facts}, indent=2))

@@ -25,7 +25,7 @@ from ck_mlperf.loadgen.run_folder import RUN_ID, hold_folder, remove_results
 from ck_mlperf.loadgen.time_limit import TimeLimit, allow_silence
 from ck_mlperf.loadgen.watch import end_with_ck
 from ck_mlperf.machine.environment import describe_environment
-from ck_mlperf.models.model_file import combine_hashes, hash_model, read_state
+from ck_mlperf.models.model_file import combine_hashes, hash_model, is_in_state, read_states
 from ck_mlperf.models.recipe import ModelRecipe
 from ck_mlperf.results.accuracy import measure_accuracy
 from ck_mlperf.results.build import (
@@ -107,7 +107,7 @@ def run_job(job: Job, program: str) -> Record:
         if reason:
             print(f"LoadGen by its Python module, not by its C++ interface: {reason}", flush=True)
         outcome = run_test(
-            settings, engines, images.images, LOG_DIR, interface, limit, images.check_rows
+            settings, engines, images.images, LOG_DIR, interface, limit, images.check_loading
         )
     return build_record(
         program=program,
@@ -133,7 +133,7 @@ def open_checked(job: Job, engine: Engine, opened: contextlib.ExitStack) -> None
     """
     external = job.external_files
     try:
-        before = read_state(job.model, external)
+        before = read_states(job.model, external)
         opened.enter_context(engine)
         own = engine.model_sha256 or hash_file(job.model)
         found = combine_hashes(own, job.model, external)
@@ -142,7 +142,7 @@ def open_checked(job: Job, engine: Engine, opened: contextlib.ExitStack) -> None
             refuse_changed(job, hash_model(job.model, external))
         raise
     refuse_changed(job, found)
-    if external and read_state(job.model, external) != before:
+    if external and not is_in_state(job.model, before):
         raise UserError(f"{job.model}: its files changed while they were read. Run again")
 
 

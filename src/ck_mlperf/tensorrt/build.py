@@ -101,14 +101,14 @@ def _build(request: BuildRequest, found: Lookup, say: Say, stream: TextIO | None
     flavour = found.flavour
     recipe = dataclasses.replace(load_model_recipe(request.model), max_batch=request.max_batch)
     _check_input(request, recipe)
-    graph = load_onnx(request.model)
+    model, key = read_regular(request.model, MOST_ONNX_BYTES), found.key
+    model_bytes = len(model)
+    if hashlib.sha256(model).hexdigest() != key.onnx_sha256:
+        raise UserError(f"{request.model} has changed since it was looked up. Build again")
+    graph = load_onnx(request.model, model)
     _check_types(request, graph)
     float32_nodes = [] if flavour.is_strongly_typed else list_float32_nodes(graph)
     del graph
-    model = read_regular(request.model, MOST_ONNX_BYTES)
-    model_bytes = len(model)
-    # What is built is what was hashed, whatever happens to the file.
-    key = dataclasses.replace(found.key, onnx_sha256=hashlib.sha256(model).hexdigest())
     build = flavour.parse(model, request.model)
     del model
     build.configure(key, float32_nodes)

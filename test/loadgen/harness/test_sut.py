@@ -1,5 +1,6 @@
 """The queued system under test without LoadGen: who answers what, and when."""
 
+import contextlib
 import ctypes
 import random
 import statistics
@@ -216,20 +217,25 @@ def test_sets_are_loaded_at_the_same_time(make_system):
     assert make_system(engines).error is None
 
 
-def test_images_are_checked_before_they_are_loaded(make_system):
+@pytest.mark.parametrize("refused", ["before", "after"])
+def test_images_are_checked_while_they_are_loaded(make_system, refused):
     engine = ThreeTimes()
     system = make_system([engine])
-    asked, loads = [], []
-    engine.load = loads.append
+    steps = []
+    engine.load = lambda images: steps.append("load")
 
-    def refuse(indices):
-        asked.append(list(indices))
-        raise UserError("changed")
+    @contextlib.contextmanager
+    def check(indices):
+        for step in ("before", "after"):
+            steps.append(list(indices))
+            if step == refused:
+                raise UserError("changed")
+            if step == "before":
+                yield
 
-    system.check_images = refuse
+    system.check_images = check
     system.load([5, 3, 5])
-    assert asked == [[3, 5]]
-    assert not loads
+    assert steps == [[3, 5]] if refused == "before" else [[3, 5], "load", [3, 5]]
     assert str(system.error) == "changed"
 
 

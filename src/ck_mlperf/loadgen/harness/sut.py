@@ -6,8 +6,10 @@ memory: slices are slices of either.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,9 @@ from ck_mlperf.loadgen.harness.interface import Ids, Indices, MakeResponses
 from ck_mlperf.loadgen.harness.runner import INT32, Runner
 
 _MOST_AT_ONCE = 1024
+
+CheckImages = Callable[[Sequence[int]], contextlib.AbstractContextManager[Any]]
+"""With indices: the images are loaded in its block. It raises where they are wrong."""
 
 
 class SystemUnderTest:
@@ -34,8 +39,7 @@ class SystemUnderTest:
         """sizes: of the batches that will come, for the engines to prepare; (): whole ones."""
         self.error: BaseException | None = None
         self.runners = runners
-        self.check_images: Callable[[Sequence[int]], None] | None = None
-        """Called before images are loaded, with their indices; it raises where they are wrong."""
+        self.check_images: CheckImages = contextlib.nullcontext
         self.top5 = runners[0].top5
         self._is_ready = False
         self._make_responses = make_responses
@@ -55,10 +59,9 @@ class SystemUnderTest:
             if self.error is None and not self._is_ready:
                 self._make_ready()
                 self._is_ready = True
-            if self.error is None and self.check_images is not None:
-                self.check_images(sorted(set(indices)))
             if self.error is None:
-                map_parallel(lambda runner: runner.load(indices), self.runners)
+                with self.check_images(sorted(set(indices))):
+                    map_parallel(lambda runner: runner.load(indices), self.runners)
             self._tally = self._runner.tallies[-1]
             self._row_by_index = self._runner.samples.row_by_index
         except BaseException as error:
