@@ -300,3 +300,12 @@ def test_title_and_system_come_first():
         .read("systems")
         .startswith("GPU 1, driver 570.1; A CPU, 16 cores; onnxruntime-cpu 1.20.0; LoadGen 6.0.17")
     )
+
+
+def test_runs_of_a_point_are_numbered_in_it():
+    """A sweep records each repetition by itself: the experiment's own number is always 1."""
+    runs = [make_run(start=NOW, repetition=0, experiment="sweep") for _ in range(2)]
+    page = Page(build_page(runs, NOW))
+    cells = [text for _, text in page.find("td")]
+    assert "sweep, 1" in cells
+    assert "sweep, 2" in cells

@@ -1,4 +1,4 @@
-"""One process at a time registers things, and what is registered twice is one."""
+"""One process at a time registers things."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ import pytest
 
 from ck_mlperf.catalog import home
 from ck_mlperf.catalog.home import LOCK, hold_home, registering, release_home
-from ck_mlperf.catalog.kernel import Catalog
 from ck_mlperf.common.locks import hold_lock
-
-from ..fakes.kernel import FakeKernel
 
 IS_FREE = "import fcntl, sys; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)"
 
@@ -94,14 +91,3 @@ def test_a_home_that_cannot_be_written_to_is_not_held(
     error = errno.ENOSPC
     with pytest.raises(OSError, match="refused"), hold_home(ck):
         pass
-
-
-def test_what_an_older_commit_registered_twice_is_one() -> None:
-    kernel = FakeKernel()
-    kernel.add("b" * 16, "model,onnx", "/models/net.onnx")
-    kernel.add("a" * 16, "model,onnx", "/models/net.onnx")
-    kernel.add("c" * 16, "model,onnx,other", "/models/net.onnx")
-    kernel.add("d" * 16, "model,onnx", "/models/other.onnx")
-    catalog = Catalog(kernel)
-    assert [entry.uid[0] for entry in catalog.find({"model"})] == ["a", "c", "d"]
-    assert [entry.uid[0] for entry in catalog.list_entries({"model"})] == ["a", "b", "c", "d"]

@@ -285,3 +285,13 @@ def test_other_streams_than_todays_are_judged_as_in_2019(real_run):
         run = real_run("onnx", SCENARIO="MultiStream", MODE="PerformanceOnly",
                        MULTISTREAMNESS=streams, COUNT_OVERRIDE=100)  # fmt: skip
         assert ("MLPerf Inference v0.5" in format_report(build_real_record(run))) is is_shown
+
+
+def test_a_check_without_advice_is_named():
+    verdicts = RECORD.verdicts
+    check = next(check for check in verdicts.rules[0].checks if check.metric == "loaded_images")
+    rules = [
+        replace(verdicts.rules[0], valid=False, checks=[replace(check, ok=False, advice=None)])
+    ]
+    printed = format_report(replace(RECORD, verdicts=replace(verdicts, rules=rules)))
+    assert f"  - {check.name} not met\n" in printed

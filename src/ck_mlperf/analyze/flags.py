@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from ck_mlperf.analyze.runs import Point
 from ck_mlperf.loadgen.settings import REHEARSAL
+from ck_mlperf.results.record import JUDGED_BY
 
 THROUGHPUT_SPREAD = 0.05
 """The largest (max - min) / median of the throughput that is not flagged.
@@ -31,9 +32,8 @@ A step of the clock is 15 MHz, at 1500 MHz 1%: a median may lie on either side o
 FEWEST_RUNS = 3
 """Below that, nothing is said for sure of a point or of a difference."""
 TAILS = {
-    "SingleStream": ("latency_p90_ns", "90th percentile"),
-    "MultiStream": ("latency_p99_ns", "99th percentile"),
-    "Server": ("latency_p99_ns", "99th percentile"),
+    scenario: (f"latency_{percentile}_ns", f"{percentile[1:]}th percentile")
+    for scenario, percentile in JUDGED_BY.items()
 }
 """The latency that MLPerf looks at in a scenario: the column, and its name. Offline has none."""
 

@@ -212,25 +212,13 @@ class Catalog:
         self.ck = ck
 
     def find(self, tags: Collection[str], refused: Collection[str] = ()) -> list[Entry]:
-        """The env entries with all the tags and none of the refused ones.
-
-        Of several with one path and the same tags, which older commits could register, the first.
-        """
-        # CK tags what it has not finished installing `tmp`.
-        entries = {
-            (entry.customize.get("full_path"), entry.tags): entry
-            for entry in reversed(self.list_entries(tags))
-            if entry.tags.isdisjoint({*refused, "tmp"})
-        }
-        return list(reversed(entries.values()))
-
-    def list_entries(self, tags: Collection[str] = ()) -> list[Entry]:
-        """All env entries with the tags, in the order of their UIDs."""
+        """The env entries with all the tags and none of the refused ones."""
         found = self._access(
             action="search", module_uoa="env", tags=join_tags(tags), add_meta="yes"
         )
         entries = [Entry(data["data_uid"], data["meta"]) for data in found["lst"]]
-        return sorted(entries, key=lambda entry: entry.uid)
+        # CK tags what it has not finished installing `tmp`.
+        return [entry for entry in entries if entry.tags.isdisjoint({*refused, "tmp"})]
 
     def find_one(
         self, key: str, tags: Collection[str], refused: Collection[str] = (), pinned: str = ""

@@ -18,7 +18,7 @@ _GONE = re.compile(r".*/soft/lib\.python\.(analyze|explore|imagenet|loadgen|tens
 
 def adopt_old_libraries(catalog: Catalog, library: str) -> None:
     """Let `library`, the file that ck_mlperf is registered by, stand for the five libraries."""
-    for entry in catalog.list_entries():
+    for entry in catalog.find(()):
         if _replace(entry.meta, library):
             catalog.update(entry)
 

@@ -21,7 +21,7 @@ from ck_mlperf.common.tags import NAME_RULE, is_name
 from ck_mlperf.images.dataset import DATASET_CLASSES
 from ck_mlperf.images.recipe import CHANNEL_ORDERS, INTERPOLATIONS, ImageRecipe
 from ck_mlperf.models.model_file import hash_model
-from ck_mlperf.models.onnx_facts import read_onnx_facts
+from ck_mlperf.models.onnx_facts import find_files, read_onnx_facts
 from ck_mlperf.models.precisions import FILE_PRECISIONS, PRECISIONS
 
 if TYPE_CHECKING:
@@ -258,8 +258,6 @@ def main() -> None:
     """Print the complete recipe of a model as JSON, with its sha256, its external files, and the
     state in which the files were read."""
     parser = argparse.ArgumentParser(prog="python -m ck_mlperf.models.recipe", description=__doc__)
-    from ck_mlperf.models.onnx_facts import find_files
-
     parser.add_argument("path", type=Path, metavar="MODEL.onnx")
     path = parser.parse_args().path
     external, state = find_files(path)

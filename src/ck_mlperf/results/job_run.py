@@ -84,7 +84,7 @@ def run_and_report(job: Job, program: str) -> None:
 
 
 def run_job(job: Job, program: str) -> Record:
-    """Print a line that says what is run, run the job's test and return its record."""
+    """Run the job's test and return its record."""
     recipe = ModelRecipe.from_dict(job.recipe)
     images = load_preprocessed(job.images)
     engines = [

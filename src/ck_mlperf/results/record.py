@@ -25,6 +25,8 @@ from ck_mlperf.results.verdicts import Verdicts
 SCHEMA_VERSION: Final = 3
 
 Scenario = Literal["SingleStream", "MultiStream", "Server", "Offline"]
+JUDGED_BY: Final = {"SingleStream": "p90", "MultiStream": "p99", "Server": "p99"}
+"""The percentile of the latency that MLPerf looks at, as `Latencies` names it; Offline has none."""
 Mode = Literal["AccuracyOnly", "PerformanceOnly", "SubmissionRun", "FindPeakPerformance"]
 Weights = Literal["trained", "random"]
 Precision = Literal["fp32", "tf32", "fp16", "int8"]

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 from ck_mlperf.loadgen.engines.registry import find_by_name
-from ck_mlperf.results.record import Accuracy, Dataset, Engine, Model, Record
+from ck_mlperf.results.record import JUDGED_BY, Accuracy, Dataset, Engine, Model, Record
 from ck_mlperf.results.rules import has_whole_list, is_whole_validation_set
 from ck_mlperf.results.rules_text import describe_rules, list_rules, wrap
 from ck_mlperf.results.verdicts import LoadgenVerdict, RulesVerdict, Verdicts
@@ -32,8 +32,6 @@ _ROWS = {
     "max": "max",
 }
 _TAILS = ("p99", "p99_9")
-_JUDGED_BY_TAIL = ("MultiStream", "Server")
-_JUDGED_BY = {"SingleStream": "p90", "MultiStream": "p99"}
 # Where a query has the machine to itself, its latency is also a rate.
 _HAS_RATE = ("SingleStream", "MultiStream")
 _VERDICT = re.compile(r"\b(IN)?VALID\b")
@@ -112,9 +110,12 @@ def _describe_speed(record: Record) -> str | None:
         return None
     if throughput.peak_qps:
         return f"highest rate within the bound {_round(throughput.peak_qps)} queries/s"
+    if record.scenario == "Server" and throughput.samples_per_second is not None:
+        rate = _round(throughput.samples_per_second)
+        return f"{rate} queries/s, p99 {_round(latencies.p99 / 1e6)} ms"
     if estimate := _find_estimate(record):
         return f"{estimate[0]} {_round(estimate[1] / 1e6)} ms"
-    if percentile := _JUDGED_BY.get(record.scenario):
+    if percentile := JUDGED_BY.get(record.scenario):
         latency_ns = getattr(latencies, percentile)
         return (
             f"{percentile} {_round(latency_ns / 1e6)} ms as measured, too few queries for an "
@@ -122,15 +123,12 @@ def _describe_speed(record: Record) -> str | None:
         )
     if throughput.samples_per_second is None:
         return "one query, which gives no rate"
-    if record.scenario == "Server":
-        rate = _round(throughput.samples_per_second)
-        return f"{rate} queries/s, p99 {_round(latencies.p99 / 1e6)} ms"
     return f"{_round(throughput.samples_per_second)} samples/s"
 
 
 def _find_estimate(record: Record) -> tuple[str, int] | None:
     """The percentile that the rules judge, and early stopping's estimate of it in ns."""
-    percentile = _JUDGED_BY.get(record.scenario)
+    percentile = JUDGED_BY.get(record.scenario)
     if percentile is None or record.early_stopped_ns is None:
         return None
     estimate: int | None = getattr(record.early_stopped_ns, percentile)
@@ -173,7 +171,7 @@ def _draw_latencies(record: Record) -> Iterator[str]:
     yield f"| {'number of queries run':<22} | {counts.queries:>24} | {sizes:>24} |"
     yield edge
     for title, name in _ROWS.items():
-        if name in _TAILS and record.scenario not in _JUDGED_BY_TAIL:
+        if name in _TAILS and JUDGED_BY.get(record.scenario) not in _TAILS:
             continue
         latency_ns = getattr(latencies, name)
         # Offline's latencies are of samples of the one query: only the last one ends it.
@@ -276,8 +274,8 @@ def _find_missing(judged: RulesVerdict, said: set[str]) -> Iterator[str]:
     for check in judged.checks:
         if check.ok or check.metric in ("loadgen_valid", "loadgen_errors"):  # printed before
             continue
-        found, _, advice = (check.advice or check.name).partition(": ")
-        yield f"{found}: as above" if advice in said else f"{found}: {advice}"
+        found, colon, advice = (check.advice or f"{check.name} not met").partition(": ")
+        yield found + (colon and f": {'as above' if advice in said else advice}")
         said.add(advice)
     if judged.accuracy == "not checked":
         yield "accuracy was not measured in this run: set CK_LOADGEN_MODE=AccuracyOnly"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ck_mlperf.common.errors import UserError
-from ck_mlperf.common.files import hash_file, open_regular, write_file
+from ck_mlperf.common.files import hash_file, open_regular, read_json, write_file
 from ck_mlperf.common.tags import is_name
 from ck_mlperf.models.recipe import CHOICES, ModelRecipe
 from ck_mlperf.tensorrt.api.interface import IoTensor
@@ -30,12 +30,8 @@ from ck_mlperf.tensorrt.key import (
 )
 
 FORMAT = 1
-_MOST_SIDECAR_BYTES = 64 << 20
 # What reading JSON of another shape can raise.
-_WRONG = (
-    *(ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError),
-    UserError,
-)
+_WRONG = (ValueError, TypeError, KeyError, AttributeError, OverflowError, UserError)
 
 
 class PlanError(UserError):
@@ -110,15 +106,10 @@ def read_sidecar(plan: Path) -> Sidecar:
     """
     path = sidecar_path(plan)
     try:
-        with open_regular(path) as file:
-            content = file.read(_MOST_SIDECAR_BYTES + 1)
+        return _parse_sidecar(read_json(path))
     except (FileNotFoundError, NotADirectoryError):
         missing = f"{path}: no such file" if plan.exists() else f"{plan}: no such plan"
         raise PlanError(f"{missing}. {_describe_fix(plan, None)}") from None
-    try:
-        if len(content) > _MOST_SIDECAR_BYTES:
-            raise ValueError("too large")
-        return _parse_sidecar(json.loads(content))
     except _WRONG as error:
         reason = f"{error}" if isinstance(error, ValueError | UserError) else repr(error)
         raise PlanError(
